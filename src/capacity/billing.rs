@@ -1,0 +1,1 @@
+//! What EC2 charges for an instance.

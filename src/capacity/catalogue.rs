@@ -1,0 +1,1 @@
+//! The dated catalogue of instance types and prices in the binary.

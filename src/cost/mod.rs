@@ -1,0 +1,1 @@
+//! Charges in FOCUS terms, metering windows, and sums for reports. Pure.

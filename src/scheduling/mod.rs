@@ -1,0 +1,21 @@
+//! Snapshot → Plan: who runs next, on what, and what to keep, give back and end.
+//!
+//! ```text
+//!  Snapshot ──plan──► Plan{actions, decisions} ──audit──► Plan without what breaks an invariant
+//! ```
+//! Pure: the operator, `purser plan`, `purser explain` and `purser simulate` call the same functions.
+//! Start at [`plan::plan`]; the state of one job moves in [`lifecycle`].
+
+pub mod action;
+pub mod audit;
+pub mod budget;
+pub mod explain;
+pub mod lifecycle;
+pub mod placement;
+pub mod plan;
+pub mod queue;
+pub mod snapshot;
+
+pub use action::{Action, Plan};
+
+pub use snapshot::Snapshot;

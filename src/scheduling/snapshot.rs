@@ -1,0 +1,166 @@
+//! The world at one moment, as far as it was looked at.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
+
+use crate::capacity::offer::QuotedOffer;
+use crate::capacity::{Claim, InstanceRequirements, NoticeKind, PriceSource, Provider};
+use crate::training::{CheckpointMark, Job, JobStatus, Progress};
+use crate::units::{Money, Span};
+
+/// "We have not looked" is not "there is nothing".
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Observed<T> {
+    Absent,
+    #[default]
+    Unknown,
+    Known(T),
+}
+
+impl<T> Observed<T> {
+    pub fn known(&self) -> Option<&T> {
+        match self {
+            Observed::Known(value) => Some(value),
+            Observed::Absent | Observed::Unknown => None,
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// Market time: prices, deadlines, metering, notices.
+    pub now: DateTime<Utc>,
+    /// Real time: timeouts of machines and pods.
+    pub real_now: DateTime<Utc>,
+    pub jobs: Vec<JobView>,
+    pub experiments: Vec<ExperimentView>,
+    pub teams: Vec<TeamView>,
+    pub pools: Vec<PoolView>,
+    pub claims: Vec<Claim>,
+    pub nodes: Vec<NodeView>,
+    pub workloads: Vec<WorkloadView>,
+    /// Every machine that the clouds say carries this installation's tag, gone ones included as long as the cloud lists them.
+    pub instances: Observed<Vec<CloudInstance>>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct JobView {
+    pub job: Job,
+    pub status: JobStatus,
+    pub progress: Option<Progress>,
+    pub checkpoint: Option<CheckpointMark>,
+    /// Being deleted: give everything back, then let the finalizer go.
+    pub deleting: bool,
+    /// The object does not parse or names what does not exist: it waits with this reason and message.
+    pub invalid: Option<(String, String)>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExperimentView {
+    pub namespace: String,
+    pub name: String,
+    pub owner: String,
+    pub budget: Option<Money>,
+    /// In the ledger so far.
+    pub metered: Money,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TeamView {
+    pub name: String,
+    pub namespaces: Vec<String>,
+    pub monthly_budget: Option<Money>,
+    /// In the ledger for this calendar month (UTC).
+    pub metered_this_month: Money,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PoolView {
+    pub name: String,
+    pub provider: Provider,
+    pub requirements: InstanceRequirements,
+    /// `Err((reason, message))` where the pool cannot be used (bad spec, claims another pool's nodes, cloud unreachable).
+    pub state: Result<(), (String, String)>,
+    pub offers: Vec<QuotedOffer>,
+    pub price_source: PriceSource,
+    /// How long a machine takes from launch to ready, as stated or seen.
+    pub boot: Span,
+    /// Machines at most, over all claims of the pool.
+    pub machines_max: Option<u32>,
+    /// The launch request for one offer as JSON text without count (what `Cloud::launch` will be given): offer → request.
+    pub request_template: String,
+}
+
+/// A Kubernetes node that a pool may use or that a claim made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeView {
+    pub name: String,
+    pub provider_id: Option<String>,
+    pub ready: bool,
+    pub schedulable: bool,
+    /// Carries the startup taint `purser.dev/unclaimed`.
+    pub unclaimed_taint: bool,
+    /// Label `purser.dev/claim`.
+    pub claim: Option<String>,
+    pub labels: BTreeMap<String, String>,
+    pub pool: Option<String>,
+}
+
+/// One attempt's batch/v1 Job with its pods.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WorkloadView {
+    pub namespace: String,
+    pub name: String,
+    pub uid: String,
+    pub job_uid: String,
+    pub attempt: u32,
+    pub deleting: bool,
+    /// The Job's condition: Complete, or Failed with its reason.
+    pub finished: Option<WorkloadEnd>,
+    pub pods: Vec<crate::training::PodRecord>,
+    pub pods_running: u32,
+    /// Created (real time).
+    pub created_at_real: DateTime<Utc>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WorkloadEnd {
+    Complete,
+    /// The reason of the Job's Failed condition (`PodFailurePolicy`, `BackoffLimitExceeded`…) and its message.
+    Failed { reason: String, message: String, node_lost: bool },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InstanceState {
+    Pending,
+    Running,
+    ShuttingDown,
+    Terminated,
+}
+
+impl InstanceState {
+    pub fn is_alive(self) -> bool {
+        matches!(self, InstanceState::Pending | InstanceState::Running)
+    }
+}
+
+/// A machine as the cloud describes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CloudInstance {
+    pub id: String,
+    pub pool: String,
+    /// From the tag `purser.dev/claim`.
+    pub claim: Option<String>,
+    pub client_token: Option<String>,
+    pub instance_type: String,
+    pub zone: String,
+    pub state: InstanceState,
+    pub launched_at: DateTime<Utc>,
+    /// From a state-change event, where one was seen.
+    pub running_at: Option<DateTime<Utc>>,
+    pub ended: Option<crate::capacity::End>,
+    pub notice: Option<(NoticeKind, DateTime<Utc>)>,
+    /// Market time at which the cloud gave this answer.
+    pub observed_at: DateTime<Utc>,
+}

@@ -1,0 +1,1 @@
+//! Worlds that can be replayed: markets from a seed or a trace. Pure.

@@ -1,0 +1,9 @@
+//! What is to be run: jobs, gangs, checkpoints, progress, deadlines.
+//!
+//! Pure. Knows nothing of prices or clouds.
+
+pub mod job;
+pub mod status;
+
+pub use job::{Checkpoint, Job, JobRef};
+pub use status::{Attempt, AttemptOutcome, CheckpointMark, Considered, DecisionRecord, JobPhase, JobStatus, PodRecord, Progress};
