@@ -1,1 +1,55 @@
-//! To be filled.
+//! The kinds of `purser.dev/v1alpha1`, one file a kind. Field docs are user docs: `kubectl explain` shows them.
+//!
+//! What is checked where: shapes, ranges and single-object rules by the CRD's schema and CEL (the API server refuses at
+//! once); rules over several objects and the pod template by the admission webhook; and both again by `TryFrom` into the
+//! core's types, because an object may have been stored before a rule existed.
+
+pub mod conditions;
+pub mod pool;
+pub mod claim;
+pub mod experiment;
+pub mod team;
+pub mod training_job;
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::CustomResourceExt;
+
+pub use claim::CapacityClaim;
+pub use conditions::{ConditionReason, ConditionType};
+pub use experiment::Experiment;
+pub use pool::CapacityPool;
+pub use team::Team;
+pub use training_job::TrainingJob;
+
+pub const GROUP: &str = "purser.dev";
+pub const VERSION: &str = "v1alpha1";
+
+/// Field manager of everything Purser applies.
+pub const FIELD_MANAGER: &str = "purser";
+
+/// Labels, annotations and taints that Purser puts on objects of others.
+pub mod labels {
+    /// Node, pod, Job, Service: the CapacityClaim.
+    pub const CLAIM: &str = "purser.dev/claim";
+    /// Node: the CapacityPool.
+    pub const POOL: &str = "purser.dev/pool";
+    /// Pod, Job, Service: the TrainingJob's name, shortened to 63 characters where it must be.
+    pub const JOB: &str = "purser.dev/job";
+    /// Pod, Job, Service: the TrainingJob's UID.
+    pub const JOB_UID: &str = "purser.dev/job-uid";
+    /// Pod, Job, Service: the attempt's number.
+    pub const ATTEMPT: &str = "purser.dev/attempt";
+    /// Pod annotation: how far the program is, 0 to 1.
+    pub const PROGRESS: &str = "purser.dev/progress";
+    /// Pod annotation: the fraction that its last checkpoint holds.
+    pub const CHECKPOINT: &str = "purser.dev/checkpoint";
+    /// Startup taint of a machine that no claim has adopted yet (NoExecute).
+    pub const UNCLAIMED_TAINT: &str = "purser.dev/unclaimed";
+    /// Finalizer that keeps pods until their record is copied, and jobs until their capacity is given back.
+    pub const FINALIZER: &str = "purser.dev/record";
+}
+
+/// All CRDs, in the order in which they should be installed.
+pub fn crds() -> Vec<CustomResourceDefinition> {
+    vec![CapacityPool::crd(), CapacityClaim::crd(), Experiment::crd(), Team::crd(), TrainingJob::crd()]
+}
