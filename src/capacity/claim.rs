@@ -18,6 +18,9 @@ use crate::training::JobRef;
 #[serde(rename_all = "camelCase")]
 pub struct ClaimRecord {
     pub job: JobRef,
+    /// The job's `metadata.generation` at the decision.
+    #[serde(default)]
+    pub generation: i64,
     /// The experiment and the team that pay.
     pub experiment: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -70,6 +73,8 @@ pub enum RefusalCode {
     Partial,
     /// A node that was chosen is taken or gone (provider `nodes`).
     NodesTaken,
+    /// Purser gave the claim up before an answer was recorded; machines that turn up for it are given back.
+    Withdrawn,
     /// The request itself is wrong (`InvalidParameterValue`, `UnauthorizedOperation`…): a person must act.
     Invalid,
 }

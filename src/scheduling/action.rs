@@ -1,5 +1,10 @@
 //! What a plan can ask for. Every action is harmless when repeated; each becomes one or two named effects in
 //! `kubernetes::apply`, and a process may die before or after any of them.
+//!
+//! The shell applies actions in order. An action that fails or no longer holds is dropped; those after it may still be
+//! applied, because nothing in a plan relies on an earlier action of the same plan: what must come after a record (asking
+//! the cloud after the claim, starting the attempt after the job's status) is planned by the next cycle, from that record.
+//! So after a plan that had actions the shell looks again at once.
 
 use std::collections::BTreeMap;
 
@@ -17,20 +22,32 @@ pub enum Action {
     WriteClaim { name: String, record: ClaimRecord },
     /// Ask the cloud with the claim's stored request and its UID as client token, and record the answer in its status.
     AskCloud { claim: String, uid: String },
-    /// Record what was seen of the claim's machines (running, notice, end, alive).
+    /// A claim that nobody wants any more and whose answer is not known: set phase Refused with `RefusalCode::Withdrawn`
+    /// (only while it is Written), and never ask for it again. Machines that an unrecorded answer had bought are found by
+    /// their tag, recorded in the claim and released by later cycles; so nothing is bought only to be given back.
+    WithdrawClaim { claim: String, uid: String, because: String },
+    /// Replace the claim's `status.instances` by this list (what was seen: running, notice, end, alive, node); with `ended`,
+    /// set phase Ended. The status must still be as it was read (resourceVersion), or the action is dropped.
     RecordInstances { claim: String, uid: String, instances: Vec<ClaimedInstance>, ended: bool },
-    /// The machine's node has joined: label it with the claim and swap the startup taint for the claim's own.
+    /// The machine's node has joined: in one patch, label it with the claim and swap the startup taint for the claim's own.
+    /// (The claim's record of the node follows by RecordInstances, from the label.)
     AdoptNode { claim: String, uid: String, node: String, instance: String },
-    /// Keep new pods off a node whose machine is going away.
+    /// Keep new pods off a node whose machine is going away (`NodeView.leaving_taint`).
     TaintNode { node: String, because: String },
-    /// End these machines of the claim and note that it was asked.
+    /// Delete the Node object of a machine that has ended, so that its pods are let go even where no cloud controller runs.
+    RemoveNode { node: String, instance: String },
+    /// End these machines of the claim, then note `release_asked_at`. Provider `nodes`: take label and taint off instead.
     Release { claim: String, uid: String, instances: Vec<String>, because: String },
-    /// Write the job's status (attempts, phase, decision); before StartAttempt of the attempt that it records.
-    RecordJob { job: JobRef, generation: i64, status: Box<JobStatus> },
-    /// Create the headless Service and the Indexed Job of the attempt.
-    StartAttempt { job: JobRef, attempt: u32, claims: Vec<String>, resume_fraction: f64 },
+    /// Write the job's status (attempts, phase, decision). Dropped unless the live status is still the one with `version`
+    /// (`JobView::version`).
+    RecordJob { job: JobRef, generation: i64, version: String, status: Box<JobStatus> },
+    /// Create the headless Service and the Indexed Job of the attempt (AlreadyExists is fine). Dropped unless, read live, the
+    /// status has `version` and no Job or pod of another attempt exists: caches of two kinds may disagree.
+    StartAttempt { job: JobRef, version: String, attempt: u32, claims: Vec<String>, resume_fraction: f64 },
     /// Delete the attempt's Job: its pods get SIGTERM and this grace (real seconds; scaled by the clock's speed in the shell).
     EndAttempt { job: JobRef, attempt: u32, workload: String, grace_seconds: i64, because: String },
+    /// Let these finished pods of an ending attempt go (finalizer): their times are in the job's status now.
+    ReleasePods { job: JobRef, attempt: u32, workload: String, pods: Vec<String> },
     /// Machines with our tag and no claim.
     TerminateOrphans { pool: String, instances: Vec<String> },
     /// Remove a claim that is over: refused long ago, or ended and wholly in the ledger.
@@ -81,6 +98,7 @@ pub enum ReasonCode {
     QuotaReached,
     PoolNotReady,
     PoolLimit,
+    AskingCloud,
     MachinesStarting,
     CloudUnknown,
     StoppingAttempt,
@@ -108,6 +126,8 @@ impl std::fmt::Display for ReasonCode {
 pub struct Plan {
     pub actions: Vec<Action>,
     pub decisions: BTreeMap<JobRef, Decision>,
+    /// Machines without claim seen so far, to be handed to the next [`Snapshot`](super::Snapshot); kept in memory only.
+    pub orphans_seen: BTreeMap<String, DateTime<Utc>>,
     /// What a person should be told, for example orphans beyond the safe number.
     pub alerts: Vec<String>,
 }

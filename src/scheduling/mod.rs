@@ -16,6 +16,7 @@ pub mod plan;
 pub mod queue;
 pub mod snapshot;
 
-pub use action::{Action, Plan};
-
+pub use action::{Action, Decision, DecisionKind, NOTICE_GRACE_SECONDS, Plan, Reason, ReasonCode};
+pub use audit::audit;
+pub use plan::plan;
 pub use snapshot::Snapshot;

@@ -41,7 +41,10 @@ pub struct Snapshot {
     pub nodes: Vec<NodeView>,
     pub workloads: Vec<WorkloadView>,
     /// Every machine that the clouds say carries this installation's tag, gone ones included as long as the cloud lists them.
+    /// `Unknown` where any cloud with open claims could not be asked.
     pub instances: Observed<Vec<CloudInstance>>,
+    /// [`Plan::orphans_seen`](super::Plan) of the cycle before; empty after a start.
+    pub orphans_seen: BTreeMap<String, DateTime<Utc>>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -50,6 +53,10 @@ pub struct JobView {
     pub status: JobStatus,
     pub progress: Option<Progress>,
     pub checkpoint: Option<CheckpointMark>,
+    /// Which status was read (for example a hash of it, or the resourceVersion); writes hold only against it.
+    pub version: String,
+    /// In the ledger for this job so far.
+    pub metered: Money,
     /// Being deleted: give everything back, then let the finalizer go.
     pub deleting: bool,
     /// The object does not parse or names what does not exist: it waits with this reason and message.
@@ -88,7 +95,8 @@ pub struct PoolView {
     pub boot: Span,
     /// Machines at most, over all claims of the pool.
     pub machines_max: Option<u32>,
-    /// The launch request for one offer as JSON text without count (what `Cloud::launch` will be given): offer → request.
+    /// The pool's configuration as JSON text (`cloud::PoolConfig`); a claim's `request` is the JSON of a
+    /// `cloud::LaunchRequest` around it. Empty for provider `nodes`.
     pub request_template: String,
 }
 
@@ -101,13 +109,15 @@ pub struct NodeView {
     pub schedulable: bool,
     /// Carries the startup taint `purser.dev/unclaimed`.
     pub unclaimed_taint: bool,
+    /// Carries the taint of `Action::TaintNode`.
+    pub leaving_taint: bool,
     /// Label `purser.dev/claim`.
     pub claim: Option<String>,
     pub labels: BTreeMap<String, String>,
     pub pool: Option<String>,
 }
 
-/// One attempt's batch/v1 Job with its pods.
+/// One attempt's batch/v1 Job with its pods; it is there as long as the Job or any of its pods is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WorkloadView {
     pub namespace: String,
@@ -115,9 +125,12 @@ pub struct WorkloadView {
     pub uid: String,
     pub job_uid: String,
     pub attempt: u32,
-    pub deleting: bool,
+    /// Deletion of the Job was asked (real time), or the Job is gone and only pods are left.
+    pub deleting_since_real: Option<DateTime<Utc>>,
     /// The Job's condition: Complete, or Failed with its reason.
     pub finished: Option<WorkloadEnd>,
+    /// Pods that exist. `finished_at` is set once a pod cannot run any more (ended, never started and deleted, or its node
+    /// is gone), if only with the time at which that was seen.
     pub pods: Vec<crate::training::PodRecord>,
     pub pods_running: u32,
     /// Created (real time).
