@@ -15,6 +15,7 @@ use crate::scheduling::snapshot::CloudInstance;
 
 #[cfg(feature = "aws")]
 pub mod aws;
+pub mod pool_check;
 
 /// What a pool says about how its machines are made; checked once at the edge, used as it is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,7 +35,7 @@ pub struct PoolConfig {
     pub kms_key: Option<String>,
     pub volume_gib: u32,
     pub user_data: Option<String>,
-    /// Queue that EventBridge rules feed with interruption, rebalance and state-change events.
+    /// Name (never a URL) of the queue that EventBridge rules feed with interruption, rebalance and state-change events.
     pub interruption_queue: Option<String>,
     pub tags: BTreeMap<String, String>,
 }
@@ -132,7 +133,7 @@ pub trait Cloud: Send + Sync {
     async fn instances(&self, region: &str, cluster_id: &str) -> Result<Vec<CloudInstance>, CloudError>;
     /// What one machine of the offer cost over time: the segment in force at `from` and all that begin before `to`.
     async fn price_history(&self, region: &str, offer: &Offer, from: DateTime<Utc>, to: DateTime<Utc>) -> Result<Vec<PriceSegment>, CloudError>;
-    /// Waits up to `wait_seconds` for messages of a queue.
-    async fn events(&self, queue: &str, wait_seconds: u32) -> Result<Vec<CloudEvent>, CloudError>;
-    async fn acknowledge(&self, queue: &str, receipts: &[String]) -> Result<(), CloudError>;
+    /// Waits up to `wait_seconds` for messages of a queue, named without its URL (names come from custom resources).
+    async fn events(&self, region: &str, queue: &str, wait_seconds: u32) -> Result<Vec<CloudEvent>, CloudError>;
+    async fn acknowledge(&self, region: &str, queue: &str, receipts: &[String]) -> Result<(), CloudError>;
 }
