@@ -1,1 +1,81 @@
-//! To be filled.
+//! The command line: what can be asked for. One file a command; each has `Args` and `run`, and returns an [`Exit`] or a
+//! [`CliError`]. Data goes to stdout ([`output`]), everything else to stderr.
+//!
+//! To add a command: `mod x;`, a variant with its one-line purpose below, and an arm in [`run`].
+
+pub mod cluster_access;
+pub mod error;
+pub mod output;
+
+mod completions;
+mod crds;
+mod logging;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+pub use error::{CliError, Exit};
+
+/// Money as a schedulable resource: runs training jobs on the cheapest capacity that meets their deadlines, and says what
+/// each experiment cost, to the cent.
+#[derive(Debug, Parser)]
+#[command(name = "purser", version, max_term_width = 110, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Which cluster; for commands that speak to one.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Cluster")]
+pub struct Global {
+    /// Kubeconfig file [default: $KUBECONFIG, ~/.kube/config, or the pod's service account]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+    /// Context of the kubeconfig [default: its current one]
+    #[arg(long, global = true, value_name = "NAME")]
+    pub context: Option<String>,
+    /// Namespace [default: the context's]
+    #[arg(short, long, global = true, value_name = "NAME")]
+    pub namespace: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Print the CustomResourceDefinitions.
+    Crds(crds::Args),
+    /// Print a completion script for a shell.
+    Completions(completions::Args),
+}
+
+/// Parses the process's arguments, runs the command and reports how it ended.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    // One TLS provider for Kubernetes, AWS and the webhook alike; a second install would be refused, so it happens here.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    logging::start(&cli.command);
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&CliError::failed("could not start the runtime").because(error)),
+    };
+    match runtime.block_on(run(cli)) {
+        Ok(exit) => exit.into(),
+        Err(error) => fail(&error),
+    }
+}
+
+fn fail(error: &CliError) -> ExitCode {
+    eprintln!("error: {error}");
+    error.exit().into()
+}
+
+async fn run(cli: Cli) -> Result<Exit, CliError> {
+    match cli.command {
+        Command::Crds(args) => crds::run(&args),
+        Command::Completions(args) => completions::run(&args),
+    }
+}
