@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::ValueEnum;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 
-use super::{CliError, Exit, output};
+use super::{CliError, Exit, generate, output};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  purser crds | kubectl apply --server-side -f -\n  purser crds --dir manifests/crds   # one file a kind")]
@@ -28,7 +28,7 @@ enum Form {
 pub fn run(args: &Args) -> Result<Exit, CliError> {
     let crds = crate::api::crds();
     match (&args.dir, args.output) {
-        (Some(dir), _) => write_files(dir, &crds)?,
+        (Some(dir), _) => crds.iter().try_for_each(|crd| generate::write(&dir.join(file_name(crd)), &yaml(crd)?))?,
         (None, Form::Json) => output::print_json(&serde_json::json!({"apiVersion": "v1", "kind": "List", "items": crds}))?,
         (None, Form::Yaml) => output::print(&yaml_documents(&crds)?)?,
     }
@@ -41,16 +41,10 @@ pub fn yaml_documents(crds: &[CustomResourceDefinition]) -> Result<String, CliEr
     Ok(documents.iter().map(|document| format!("---\n{document}")).collect())
 }
 
-fn yaml(crd: &CustomResourceDefinition) -> Result<String, CliError> {
+pub fn yaml(crd: &CustomResourceDefinition) -> Result<String, CliError> {
     serde_saphyr::to_string(crd).map_err(|error| CliError::failed("could not write YAML").because(error.to_string()))
 }
 
-fn write_files(dir: &std::path::Path, crds: &[CustomResourceDefinition]) -> Result<(), CliError> {
-    let failed = |path: &std::path::Path, error| CliError::failed(format!("could not write {}", path.display())).because(error);
-    std::fs::create_dir_all(dir).map_err(|error| failed(dir, error))?;
-    for crd in crds {
-        let path = dir.join(format!("{}.yaml", crd.spec.names.plural));
-        std::fs::write(&path, yaml(crd)?).map_err(|error| failed(&path, error))?;
-    }
-    Ok(())
+pub fn file_name(crd: &CustomResourceDefinition) -> String {
+    format!("{}.yaml", crd.spec.names.plural)
 }

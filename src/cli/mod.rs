@@ -5,6 +5,7 @@
 
 pub mod cluster_access;
 pub mod error;
+pub mod generate;
 pub mod output;
 
 mod completions;
@@ -48,6 +49,9 @@ pub struct Global {
 pub enum Command {
     /// Print the CustomResourceDefinitions.
     Crds(crds::Args),
+    /// Write what is made from code: manifests/crds and docs/reference.
+    #[command(hide = true)]
+    Generate(generate::Args),
     /// Print a completion script for a shell.
     Completions(completions::Args),
 }
@@ -76,6 +80,7 @@ fn fail(error: &CliError) -> ExitCode {
 async fn run(cli: Cli) -> Result<Exit, CliError> {
     match cli.command {
         Command::Crds(args) => crds::run(&args),
+        Command::Generate(args) => generate::run(&args),
         Command::Completions(args) => completions::run(&args),
     }
 }

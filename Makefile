@@ -1,0 +1,86 @@
+# Purser. `make` lists what can be made.
+#
+#   PURSER_CACHE_DIR   test bed binaries, Python tools       [~/.cache/purser]
+#   CARGO_TARGET_DIR   one warm build folder for everything  [target]
+#   PURSER_DATA_DIR    traces and bills for the data tests   [unset: those tests are skipped]
+#   DEMO_DIR           state of the demo                     [$PURSER_CACHE_DIR/demo]
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help demo demo-down check test test-fast bench generate verify cluster-up cluster-down image build machine testbed python-tools
+
+export PURSER_CACHE_DIR ?= $(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME),$(HOME)/.cache)/purser
+DEMO_DIR ?= $(PURSER_CACHE_DIR)/demo
+CLUSTER_DIR ?= $(PURSER_CACHE_DIR)/cluster
+TARGET := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
+PURSER := $(TARGET)/release/purser
+
+# aws-sdk-ec2 alone takes 7.5 GB of memory to compile; a second compiler beside it needs about 2.
+MEMORY_GB := $(shell awk '/MemAvailable/ {print int($$2 / 1048576)}' /proc/meminfo 2>/dev/null || echo 16)
+CORES := $(shell nproc 2>/dev/null || echo 2)
+export CARGO_BUILD_JOBS ?= $(shell jobs=$$(( ($(MEMORY_GB) - 7) / 2 )); (( jobs < 1 )) && jobs=1; (( jobs > $(CORES) )) && jobs=$(CORES); echo $$jobs)
+
+help: ## List what can be made
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: build testbed ## A local cluster, a simulated AWS market, five jobs, and what they cost
+	$(PURSER) demo up --dir $(DEMO_DIR)
+
+demo-down: ## End the demo and remove all it made
+	$(PURSER) demo down --dir $(DEMO_DIR)
+
+check: machine ## Compile everything and lint it
+	cargo fmt --check || echo "note: rustfmt would change something (not fatal)"
+	cargo check --release --all-targets
+	cargo clippy --release --all-targets -- -D warnings
+
+test: machine test-fast build testbed python-tools ## Everything: pure half, command line, simulation, real Kubernetes
+	cargo test --release --no-fail-fast -- --show-output
+
+test-fast: ## The half that decides; seconds
+	cargo test --lib --no-default-features
+
+bench: build ## Long measurements
+	@echo "no benchmark has landed yet; see docs/ARCHITECTURE.md"
+
+generate: build ## Write manifests/crds and docs/reference from the code
+	$(PURSER) generate
+
+verify: check test ## What a change must pass before it is merged
+
+build: machine ## The release binary
+	cargo build --release
+
+testbed: ## The binaries of the local Kubernetes, built once from Go modules
+	tests/cluster/build.sh $(if $(filter 0,$(shell id -u)),all,) >/dev/null
+
+python-tools: ## moto, the referee for the AWS wire format, in a Python environment of its own
+	@if [ ! -x $(PURSER_CACHE_DIR)/moto/bin/moto_server ]; then \
+	  echo "installing moto into $(PURSER_CACHE_DIR)/moto (about a minute) …"; \
+	  python3 -m venv $(PURSER_CACHE_DIR)/moto && $(PURSER_CACHE_DIR)/moto/bin/pip install --quiet 'moto[server]==5.2.5'; \
+	fi
+
+cluster-up: build testbed ## A local Kubernetes for development; prints its kubeconfig
+	$(PURSER) cluster up --dir $(CLUSTER_DIR)
+
+cluster-down: ## End it
+	$(PURSER) cluster down --dir $(CLUSTER_DIR)
+
+image: build ## An image archive of the binary, where a container engine is at hand
+	@engine=$$(command -v podman || command -v docker || true); \
+	if [ -z "$$engine" ]; then \
+	  echo "no podman or docker here. The image is one binary on any glibc base: copy $(PURSER) to /usr/local/bin/purser and set it as entrypoint."; exit 1; \
+	fi; \
+	printf 'FROM gcr.io/distroless/cc-debian12:nonroot\nCOPY purser /usr/local/bin/purser\nENTRYPOINT ["/usr/local/bin/purser"]\n' | \
+	  "$$engine" build -t purser:dev -f - $(TARGET)/release
+
+machine: # What a build needs, checked before it starts
+	@command -v cargo >/dev/null || { echo "error: no cargo on the PATH"; echo "hint: install Rust 1.95 or later from https://rustup.rs"; exit 1; }
+	@need=1.95.0; have=$$(rustc --version | awk '{print $$2}'); \
+	if [ "$$(printf '%s\n' $$need $$have | sort -V | head -1)" != $$need ]; then echo "error: rustc $$have is too old"; echo "hint: rustup update (Rust $$need or later)"; exit 1; fi
+	@command -v cc >/dev/null || { echo "error: no C compiler on the PATH"; echo "hint: apt-get install build-essential"; exit 1; }
+	@command -v go >/dev/null || echo "note: no go on the PATH; the local Kubernetes cannot be built (install Go 1.26 or later)"
+	@if (( $(MEMORY_GB) < 10 )); then echo "note: $(MEMORY_GB) GB of memory are free and the AWS SDK takes about 8 to compile; building with $(CARGO_BUILD_JOBS) job(s)"; fi
+	@free_gb=$$(df -Pk . | awk 'NR == 2 {print int($$4 / 1048576)}'); \
+	if (( free_gb < 12 )); then echo "error: $$free_gb GB free here; a build takes about 8 and the test bed 4 more"; echo "hint: set CARGO_TARGET_DIR and PURSER_CACHE_DIR to a larger disk"; exit 1; fi
+	@if [ ! -x $(PURSER) ]; then echo "first build: about 700 crates, 20 minutes on 2 cores; later ones take a minute or two"; fi
