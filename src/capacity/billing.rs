@@ -16,13 +16,16 @@
 
 use chrono::{DateTime, TimeDelta, Timelike, Utc};
 
-use super::{CapacityKind, ClaimedInstance, EndCause, PriceSegment, Provider};
+use super::{CapacityKind, Claim, ClaimPhase, ClaimedInstance, EndCause, PriceSegment, Provider};
 use crate::units::{Money, MoneyError, MoneyPerHour};
 
 /// The least that EC2 charges for a run.
 pub const MINIMUM_SECONDS: i64 = 60;
 /// A spot instance that EC2 interrupts sooner than this is free.
 pub const FREE_WHEN_INTERRUPTED_WITHIN_SECONDS: i64 = 3600;
+/// How long a message about an end may be late: EventBridge tries to deliver for 24 hours by default
+/// (EventBridge User Guide, "How EventBridge retries delivering events").
+pub const ESTIMATE_SETTLES_AFTER_SECONDS: i64 = 24 * 3600;
 
 /// One machine's time from entering `running` to leaving it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,10 +102,21 @@ pub fn charged_time(run: &Run) -> Option<(DateTime<Utc>, DateTime<Utc>)> {
     (from < to).then_some((from, to))
 }
 
-/// When the charge of a machine ends, as far as its record tells; `None` while it is open or where it costs nothing.
-pub fn charged_until(instance: &ClaimedInstance, provider: Provider, kind: CapacityKind) -> Option<DateTime<Utc>> {
-    let (end, running) = (instance.end.as_ref()?, instance.running_at?);
-    charged_time(&Run { provider, kind, running, until: Until::Ended(end.at, end.cause) }).map(|(_, to)| to)
+/// Whether everything that a claim cost is in the ledger, so that the claim may go: every machine has ended, and the
+/// ledger is certain (`metered_until`) beyond all that is known of it.
+pub fn is_settled(claim: &Claim) -> bool {
+    let answered = claim.status.phase != ClaimPhase::Written;
+    answered && claim.status.instances.iter().all(|instance| is_instance_settled(claim, instance))
+}
+
+fn is_instance_settled(claim: &Claim, instance: &ClaimedInstance) -> bool {
+    let (Some(end), Some(until)) = (&instance.end, claim.status.metered_until) else { return false };
+    let offer = &claim.record.offer;
+    let run = Run { provider: offer.provider, kind: offer.kind, running: instance.running_at.unwrap_or(instance.launched_at), until: Until::Ended(end.at, end.cause) };
+    let charged = charged_time(&run).is_none_or(|(_, to)| until >= to);
+    // A look may have been stale: what was seen alive in a window is certain only when that window is closed.
+    let looked = instance.seen_alive_at.is_none_or(|seen| until > seen);
+    charged && looked && until > end.at
 }
 
 /// The clock hour that a time lies in.
