@@ -159,7 +159,7 @@ pub struct ClaimStatus {
     pub instances: Vec<ClaimedInstance>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub refusal: Option<Refusal>,
-    /// Every charge before this time is in the ledger.
+    /// Every charge before this time is in the ledger for certain; it stays behind while an estimate may still be mended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub metered_until: Option<DateTime<Utc>>,
     /// The sum of this claim's rows in the ledger, exact.

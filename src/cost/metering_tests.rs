@@ -21,6 +21,7 @@ fn offer(kind: CapacityKind) -> Offer {
 fn claim(kind: CapacityKind, instances: Vec<ClaimedInstance>) -> Claim {
     let record = ClaimRecord {
         job: JobRef { namespace: "vision".into(), name: "bert".into(), uid: "u-1".into() },
+        generation: 1,
         experiment: "sweep".into(),
         team: Some("research".into()),
         attempt: 1,
