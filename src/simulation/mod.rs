@@ -1,1 +1,3 @@
 //! Worlds that can be replayed: markets from a seed or a trace. Pure.
+
+pub mod market;
