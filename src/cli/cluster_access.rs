@@ -1,4 +1,5 @@
-//! How commands reach the cluster: the kubeconfig, context and namespace asked for, or what kubectl would use.
+//! How commands reach the cluster: the kubeconfig, context and namespace asked for, or what kubectl would use; and how what
+//! the API server refuses is told.
 
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
@@ -33,5 +34,33 @@ impl Global {
             None if self.context.is_some() => Config::from_kubeconfig(&options).await.map_err(|error| no_cluster(error.into())),
             None => Config::infer().await.map_err(|error| no_cluster(error.into())),
         }
+    }
+}
+
+/// What the API server said, in its words, with the step that usually helps.
+pub fn api_error(what: impl Into<String>, error: kube::Error) -> CliError {
+    match error {
+        kube::Error::Api(status) => {
+            let hint = hint_for(status.code, &status.message);
+            let error = CliError::failed(what).because(status.message.clone());
+            hint.into_iter().fold(error, |error, hint| error.hint(hint))
+        }
+        error @ (kube::Error::HyperError(_) | kube::Error::Service(_)) => {
+            CliError::failed(what).because(error).hint("is the cluster up, and does the kubeconfig point at it?")
+        }
+        error => CliError::failed(what).because(error),
+    }
+}
+
+fn hint_for(code: u16, message: &str) -> Option<&'static str> {
+    match code {
+        404 if message.contains("could not find the requested resource") || message.contains("page not found") => {
+            Some("Purser's kinds are not installed: purser install --apply")
+        }
+        404 => Some("list what is there: purser job list -A"),
+        401 | 403 => Some("ask for the role purser-user in this namespace, or use another --context"),
+        409 => Some("somebody else manages these fields; look with kubectl get -o yaml --show-managed-fields"),
+        422 => Some("kubectl explain says what each field means, for example: kubectl explain trainingjob.spec"),
+        _ => None,
     }
 }

@@ -4,12 +4,15 @@
 //! To add a command: `mod x;`, a variant with its one-line purpose below, and an arm in [`run`].
 
 pub mod cluster_access;
+pub mod documents;
 pub mod error;
 pub mod generate;
 pub mod output;
 
 mod completions;
 mod crds;
+mod explain;
+mod job;
 mod logging;
 
 use std::path::PathBuf;
@@ -49,6 +52,10 @@ pub struct Global {
 pub enum Command {
     /// Print the CustomResourceDefinitions.
     Crds(crds::Args),
+    /// Submit, list, describe and cancel training jobs, and read their logs.
+    Job(job::Args),
+    /// Say why a job waits or runs where it runs, and what a claim or a pool is about.
+    Explain(explain::Args),
     /// Write what is made from code: manifests/crds and docs/reference.
     #[command(hide = true)]
     Generate(generate::Args),
@@ -80,6 +87,8 @@ fn fail(error: &CliError) -> ExitCode {
 async fn run(cli: Cli) -> Result<Exit, CliError> {
     match cli.command {
         Command::Crds(args) => crds::run(&args),
+        Command::Job(args) => job::run(args, &cli.global).await,
+        Command::Explain(args) => explain::run(&args, &cli.global).await,
         Command::Generate(args) => generate::run(&args),
         Command::Completions(args) => completions::run(&args),
     }
