@@ -91,11 +91,29 @@ pub enum DocumentError {
     Invalid { place: String, kind: &'static str, name: String, message: String },
 }
 
-/// Reads a file, or standard input for `-`, and checks all that can be said about each object alone. Objects come back in
+/// Reads a file, a folder's files, or standard input for `-`, and checks all that can be said about each object alone. Objects come back in
 /// the order in which they can be applied.
 pub fn read(path: &Path) -> Result<Vec<Document>, DocumentError> {
+    if path.is_dir() {
+        return read_folder(path);
+    }
     let text = read_text(path)?;
     parse(&path.display().to_string(), &text, path)
+}
+
+fn read_folder(folder: &Path) -> Result<Vec<Document>, DocumentError> {
+    let failed = |source| DocumentError::Read { path: folder.to_owned(), source };
+    let entries = std::fs::read_dir(folder).and_then(|entries| entries.collect::<Result<Vec<_>, _>>()).map_err(failed)?;
+    let is_wanted = |path: &PathBuf| path.extension().is_some_and(|extension| ["yaml", "yml", "json"].iter().any(|known| extension == *known));
+    let mut paths: Vec<PathBuf> = entries.into_iter().map(|entry| entry.path()).filter(is_wanted).collect();
+    paths.sort();
+    if paths.is_empty() {
+        return Err(DocumentError::Empty { path: folder.to_owned() });
+    }
+    let read_one = |path: &PathBuf| parse(&path.display().to_string(), &read_text(path)?, path);
+    let mut documents = paths.iter().map(read_one).collect::<Result<Vec<_>, _>>()?.concat();
+    documents.sort_by_key(|document| document.object.rank());
+    Ok(documents)
 }
 
 /// Objects of a text that is at hand, for example the samples in the binary.

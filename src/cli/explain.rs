@@ -6,7 +6,7 @@ use super::cluster_access::api_error;
 use super::output::{self, Table};
 use super::{CliError, Exit, Global, job};
 use crate::api::{CapacityClaim, CapacityPool};
-use crate::training::DecisionRecord;
+use crate::training::{Considered, DecisionRecord};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  purser explain job/detector-finetune -n vision\n  purser explain claim/claim-0b1c…\n  purser explain pool/aws-us-east-1")]
@@ -45,8 +45,15 @@ pub fn decision_text(decision: &DecisionRecord) -> String {
     if decision.considered.is_empty() {
         return text;
     }
+    text.push_str("Offers that were looked at:\n");
+    text.push_str(&considered_table(&decision.considered).text());
+    text
+}
+
+/// Every offer that was looked at, with why it won or lost.
+pub fn considered_table(all: &[Considered]) -> Table {
     let mut table = Table::new(&["offer", "pool", ">price/h", ">cost", "verdict"]);
-    for considered in &decision.considered {
+    for considered in all {
         table.row([
             considered.offer.to_string(),
             considered.pool.clone(),
@@ -55,9 +62,7 @@ pub fn decision_text(decision: &DecisionRecord) -> String {
             considered.verdict.clone(),
         ]);
     }
-    text.push_str("Offers that were looked at:\n");
-    text.push_str(&table.text());
-    text
+    table
 }
 
 async fn explain_claim(global: &Global, name: &str) -> Result<String, CliError> {
@@ -126,7 +131,6 @@ async fn explain_pool(global: &Global, name: &str) -> Result<String, CliError> {
 mod tests {
     use super::*;
     use crate::capacity::{CapacityKind, Offer, Provider};
-    use crate::training::Considered;
     use crate::units::{Money, MoneyPerHour};
 
     #[test]

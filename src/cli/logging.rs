@@ -17,6 +17,6 @@ pub fn start(command: &Command) {
 /// Servers say what they do; the others only what goes wrong.
 const fn is_server(command: &Command) -> bool {
     match command {
-        Command::Crds(_) | Command::Job(_) | Command::Explain(_) | Command::Generate(_) | Command::Completions(_) => false,
+        Command::Crds(_) | Command::Job(_) | Command::Plan(_) | Command::Explain(_) | Command::Generate(_) | Command::Completions(_) => false,
     }
 }

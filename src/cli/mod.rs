@@ -14,6 +14,7 @@ mod crds;
 mod explain;
 mod job;
 mod logging;
+mod plan;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -54,6 +55,8 @@ pub enum Command {
     Crds(crds::Args),
     /// Submit, list, describe and cancel training jobs, and read their logs.
     Job(job::Args),
+    /// Say what would be bought for the jobs of a file, when they finish and what they cost, without buying.
+    Plan(plan::Args),
     /// Say why a job waits or runs where it runs, and what a claim or a pool is about.
     Explain(explain::Args),
     /// Write what is made from code: manifests/crds and docs/reference.
@@ -88,6 +91,7 @@ async fn run(cli: Cli) -> Result<Exit, CliError> {
     match cli.command {
         Command::Crds(args) => crds::run(&args),
         Command::Job(args) => job::run(args, &cli.global).await,
+        Command::Plan(args) => plan::run(&args, &cli.global).await,
         Command::Explain(args) => explain::run(&args, &cli.global).await,
         Command::Generate(args) => generate::run(&args),
         Command::Completions(args) => completions::run(&args),

@@ -13,6 +13,8 @@ use super::cluster_access::api_error;
 use super::{CliError, Exit, Global};
 use crate::api::TrainingJob;
 
+pub(super) use submit::read_all;
+
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(subcommand)]
