@@ -10,11 +10,15 @@ pub mod action;
 pub mod audit;
 pub mod budget;
 pub mod explain;
+pub mod leftovers;
 pub mod lifecycle;
+pub mod machines;
 pub mod placement;
 pub mod plan;
 pub mod queue;
+pub mod refusals;
 pub mod snapshot;
+pub mod supply;
 
 pub use action::{Action, Decision, DecisionKind, NOTICE_GRACE_SECONDS, Plan, Reason, ReasonCode};
 pub use audit::audit;

@@ -3,7 +3,9 @@
 //! Pure. Knows nothing of prices or clouds.
 
 pub mod job;
+pub mod slack;
 pub mod status;
 
 pub use job::{Checkpoint, Job, JobRef};
+pub use slack::Outlook;
 pub use status::{Attempt, AttemptOutcome, CheckpointMark, Considered, DecisionRecord, JobPhase, JobStatus, PodRecord, Progress};
