@@ -6,7 +6,7 @@ use tracing_subscriber::EnvFilter;
 use super::Command;
 
 pub fn start(command: &Command) {
-    let default = if is_server(command) { "info,kube_runtime=warn" } else { "warn" };
+    let default = if is_server(command) { "info,kube_runtime=warn,deltalake_core=warn,buoyant_kernel=warn,datafusion=warn" } else { "warn" };
     let filter = EnvFilter::try_from_env("PURSER_LOG").unwrap_or_else(|_| EnvFilter::new(default));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let json = std::env::var("PURSER_LOG_FORMAT").is_ok_and(|format| format == "json");
@@ -17,6 +17,6 @@ pub fn start(command: &Command) {
 /// Servers say what they do; the others only what goes wrong.
 const fn is_server(command: &Command) -> bool {
     match command {
-        Command::Crds(_) | Command::Job(_) | Command::Plan(_) | Command::Explain(_) | Command::Generate(_) | Command::Completions(_) => false,
+        Command::Crds(_) | Command::Job(_) | Command::Plan(_) | Command::Explain(_) | Command::Report(_) | Command::Ledger(_) | Command::Generate(_) | Command::Completions(_) => false,
     }
 }

@@ -13,8 +13,10 @@ mod completions;
 mod crds;
 mod explain;
 mod job;
+mod ledger;
 mod logging;
 mod plan;
+mod report;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -59,6 +61,10 @@ pub enum Command {
     Plan(plan::Args),
     /// Say why a job waits or runs where it runs, and what a claim or a pool is about.
     Explain(explain::Args),
+    /// Sum what a ledger holds: by experiment, team, job, capacity kind, day.
+    Report(report::Args),
+    /// Ask a ledger in SQL.
+    Ledger(ledger::Args),
     /// Write what is made from code: manifests/crds and docs/reference.
     #[command(hide = true)]
     Generate(generate::Args),
@@ -93,6 +99,8 @@ async fn run(cli: Cli) -> Result<Exit, CliError> {
         Command::Job(args) => job::run(args, &cli.global).await,
         Command::Plan(args) => plan::run(&args, &cli.global).await,
         Command::Explain(args) => explain::run(&args, &cli.global).await,
+        Command::Report(args) => report::run(&args).await,
+        Command::Ledger(args) => ledger::run(&args).await,
         Command::Generate(args) => generate::run(&args),
         Command::Completions(args) => completions::run(&args),
     }
