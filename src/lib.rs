@@ -31,4 +31,6 @@ pub mod kubernetes;
 #[cfg(feature = "io")]
 pub mod ledger;
 #[cfg(feature = "io")]
+pub mod testbed;
+#[cfg(feature = "io")]
 pub mod twin;
