@@ -101,6 +101,8 @@ pub(super) fn controller_manager(cluster: &LocalCluster, port: u16) -> Result<Co
         ("use-service-account-credentials", "true".into()),
         ("service-account-private-key-file", pki.service_account().key.into()),
         ("root-ca-file", pki.authority().certificate.into()),
+        // It makes this folder, by default in /usr/libexec.
+        ("flex-volume-plugin-dir", cluster.dir().join("volume-plugins").into()),
         ("kube-api-qps", "400".into()),
         ("kube-api-burst", "800".into()),
     ]))

@@ -88,6 +88,8 @@ pub enum TestbedError {
     AlreadyRunning { dir: PathBuf },
     #[error("no cluster runs in {}\n  next: purser cluster up --dir {}", dir.display(), dir.display())]
     NotRunning { dir: PathBuf },
+    #[error("{} holds files that are not a cluster's\n  next: name a folder that is empty or does not exist", dir.display())]
+    ForeignFolder { dir: PathBuf },
     #[error("this machine cannot run real nodes: {why}\n  next: use kwok's nodes instead (leave the option out), or mend that")]
     RealNodesImpossible { why: String },
     #[error("could not start {name}")]
@@ -117,9 +119,6 @@ impl LocalCluster {
     pub async fn start(dir: &Path, options: Options) -> Result<Self, TestbedError> {
         let dir = prepare(dir)?;
         let surroundings = Surroundings::new(&dir);
-        if !surroundings.running().is_empty() {
-            return Err(TestbedError::AlreadyRunning { dir });
-        }
         let binaries = require_binaries(&options).await?;
         let mut processes = Vec::new();
         let network = match options.real_nodes {
@@ -261,11 +260,11 @@ impl Drop for LocalCluster {
         if self.lock_processes().is_empty() {
             return;
         }
-        // Nodes first: pods must not be restarted. Then the processes, newest first, so that nobody loses what it depends on.
+        // Nodes first: pods must not be restarted. Then the processes, newest first.
         node::end_all(&self.surroundings);
         let mut processes = std::mem::take(&mut *self.lock_processes());
         while let Some(mut process) = processes.pop() {
-            process.stop();
+            process.kill();
         }
         if let Some(watchdog) = self.watchdog.take() {
             watchdog.dismiss();
@@ -283,7 +282,7 @@ pub fn status(dir: &Path) -> Vec<Component> {
 pub async fn down(dir: &Path) -> Result<(), TestbedError> {
     let Ok(dir) = dir.canonicalize() else { return Ok(()) };
     if !dir.join(MARK).is_file() {
-        return Err(TestbedError::NotRunning { dir });
+        return Err(TestbedError::ForeignFolder { dir });
     }
     let ended = tokio::task::spawn_blocking(move || {
         let surroundings = Surroundings::new(&dir);
@@ -305,10 +304,23 @@ impl Facts {
     }
 }
 
+/// Makes the folder, marks it as a cluster's, and empties it if an earlier cluster ended there.
 fn prepare(dir: &Path) -> Result<PathBuf, TestbedError> {
     let failed = |source| TestbedError::File { path: dir.to_owned(), source };
     std::fs::create_dir_all(dir).map_err(failed)?;
     let dir = dir.canonicalize().map_err(failed)?;
+    let is_empty = std::fs::read_dir(&dir).map_err(failed)?.next().is_none();
+    if !is_empty && !dir.join(MARK).is_file() {
+        return Err(TestbedError::ForeignFolder { dir });
+    }
+    if !Surroundings::new(&dir).running().is_empty() {
+        return Err(TestbedError::AlreadyRunning { dir });
+    }
+    node::end_all(&Surroundings::new(&dir));
+    for entry in std::fs::read_dir(&dir).map_err(failed)?.flatten() {
+        let path = entry.path();
+        if path.is_dir() && !path.is_symlink() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) }.map_err(failed)?;
+    }
     std::fs::write(dir.join(MARK), "A throwaway Kubernetes; `purser cluster down` removes this folder.\n").map_err(failed)?;
     Ok(dir)
 }
@@ -387,7 +399,8 @@ mod tests {
     async fn down_refuses_a_folder_that_is_not_a_cluster() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("thesis.tex"), "years of work").unwrap();
-        assert!(matches!(down(dir.path()).await, Err(TestbedError::NotRunning { .. })));
+        assert!(matches!(down(dir.path()).await, Err(TestbedError::ForeignFolder { .. })));
+        assert!(matches!(prepare(dir.path()), Err(TestbedError::ForeignFolder { .. })));
         assert!(dir.path().join("thesis.tex").exists());
     }
 
@@ -398,5 +411,14 @@ mod tests {
         down(&inner).await.unwrap();
         assert!(!inner.exists());
         down(&inner).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_new_cluster_inherits_nothing_from_the_last_one_in_its_folder() {
+        let dir = tempfile::tempdir().unwrap();
+        let cluster = prepare(dir.path()).unwrap();
+        std::fs::create_dir(cluster.join("etcd")).unwrap();
+        prepare(dir.path()).unwrap();
+        assert!(!cluster.join("etcd").exists());
     }
 }

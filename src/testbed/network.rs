@@ -139,12 +139,27 @@ async fn show_proxy_node(nodes: &Api<Node>, network: &Network) -> Result<(), kub
 fn coredns(cluster: &LocalCluster, network: &Network) -> Result<Command, TestbedError> {
     let kubeconfig = control_plane::component_kubeconfig(cluster, "coredns", "coredns", "system:masters")?;
     let corefile = cluster.dir().join("Corefile");
+    let (address, kubeconfig) = (network.dns_address(), kubeconfig.display());
     // Names outside the cluster do not exist: nothing is asked of this machine's resolver.
     let text = format!(
-        ".:{DNS_PORT} {{\n  bind {}\n  errors\n  kubernetes cluster.local in-addr.arpa {{\n    kubeconfig {}\n    pods insecure\n    \
-         ttl 1\n  }}\n  template ANY ANY . {{\n    rcode NXDOMAIN\n  }}\n  cache 1\n  loadbalance\n}}\n",
-        network.dns_address(),
-        kubeconfig.display()
+        "cluster.local:{DNS_PORT} in-addr.arpa:{DNS_PORT} {{
+  bind {address}
+  errors
+  kubernetes cluster.local in-addr.arpa {{
+    kubeconfig {kubeconfig}
+    pods insecure
+    ttl 1
+  }}
+  cache 1
+  loadbalance
+}}
+.:{DNS_PORT} {{
+  bind {address}
+  template ANY ANY . {{
+    rcode NXDOMAIN
+  }}
+}}
+"
     );
     write(&corefile, &text)?;
     let mut command = network.command(&cluster.surroundings, cluster.binaries.path("coredns"));

@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 
 use super::TestbedError;
 
-/// How long a process may take to end by itself before it is killed.
-const GRACE: Duration = Duration::from_secs(5);
+/// How long killed processes may take to be gone.
+const END_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often a state that cannot be waited for is looked at.
 pub(super) const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
@@ -110,13 +110,10 @@ impl Surroundings {
     /// Ends every recorded process, from whichever process this is called.
     pub fn end_recorded(&self) {
         let running: Vec<Identity> = self.running().into_iter().map(|(_, identity)| identity).collect();
-        running.iter().for_each(|identity| identity.signal(libc::SIGTERM));
-        let deadline = Instant::now() + GRACE;
-        while running.iter().any(Identity::is_running) && Instant::now() < deadline {
-            std::thread::sleep(POLL_INTERVAL);
-        }
+        // Nothing here is worth a goodbye: the data is thrown away, and a component that finds its peers gone waits for them.
         running.iter().for_each(|identity| identity.signal(libc::SIGKILL));
-        while running.iter().any(Identity::is_running) && Instant::now() < deadline + GRACE {
+        let deadline = Instant::now() + END_TIMEOUT;
+        while running.iter().any(Identity::is_running) && Instant::now() < deadline {
             std::thread::sleep(POLL_INTERVAL);
         }
     }
@@ -153,25 +150,9 @@ impl Process {
         self.child = None;
     }
 
-    /// Ends the process and its group: politely, then not.
-    pub fn stop(&mut self) {
-        self.end(GRACE);
-    }
-
     /// Ends the process and its group at once.
     pub fn kill(&mut self) {
-        self.end(Duration::ZERO);
-    }
-
-    fn end(&mut self, grace: Duration) {
         let Some(mut child) = self.child.take() else { return };
-        let deadline = Instant::now() + grace;
-        if !grace.is_zero() {
-            self.identity.signal(libc::SIGTERM);
-        }
-        while Instant::now() < deadline && matches!(child.try_wait(), Ok(None)) {
-            std::thread::sleep(POLL_INTERVAL);
-        }
         signal_group(self.identity.pid, libc::SIGKILL);
         // Reaps it. A child that ended before is still known to `Child`, so this cannot wait for a stranger.
         let _ = child.wait();
@@ -181,7 +162,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        self.stop();
+        self.kill();
     }
 }
 

@@ -13,19 +13,16 @@ use super::process::Surroundings;
 const SCRIPT: &str = r#"
 trap '' HUP INT TERM
 cat >/dev/null
-end() {
-    for record in "$1"/processes/*; do
-        read -r pid <"$record" && [ "$(readlink "/proc/$pid/cwd")" = "$1" ] && kill -"$2" -- "-$pid"
-    done
-    for node in "$1"/nodes/*; do
-        mark=purser-node-$(cat "$node/identity") && [ "${#mark}" = 44 ] || continue
-        grep -l " $mark " /proc/[0-9]*/mountinfo | while IFS=/ read -r _ _ pid _; do kill -KILL "$pid"; done
-        find /sys/fs/cgroup -path "*/$mark*" -name cgroup.procs -exec cat {} + | while read -r pid; do kill -KILL "$pid"; done
-    done
-}
-end "$1" TERM
-sleep 2
-end "$1" KILL
+for record in "$1"/processes/*; do
+    read -r pid <"$record" && [ "$(readlink "/proc/$pid/cwd")" = "$1" ] && kill -KILL -- "-$pid"
+done
+for node in "$1"/nodes/*; do
+    mark=purser-node-$(cat "$node/identity") && [ "${#mark}" = 44 ] || continue
+    grep -l " $mark " /proc/[0-9]*/mountinfo | while IFS=/ read -r _ _ pid _; do kill -KILL "$pid"; done
+    find /sys/fs/cgroup -path "*/$mark*" -name cgroup.procs -exec cat {} + | while read -r pid; do kill -KILL "$pid"; done
+    sleep 1
+    find /sys/fs/cgroup -depth -path "*/$mark*" -type d -exec rmdir {} +
+done
 "#;
 
 /// The waiting shell.
