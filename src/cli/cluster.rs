@@ -1,90 +1,102 @@
 //! `purser cluster up|down|status`: a throwaway Kubernetes on this machine, for trying things out.
 
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
-use clap::{Args, Subcommand};
+use clap::Subcommand;
 use serde_json::json;
 
-use crate::testbed::{self, LocalCluster, Options};
+use super::output::{self, Format, Table};
+use super::{CliError, Exit};
+use crate::testbed::{self, LocalCluster, Options, TestbedError};
 
-/// A throwaway Kubernetes on this machine: real control plane, simulated nodes
-#[derive(Debug, Args)]
-pub struct ClusterCommand {
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  export KUBECONFIG=$(purser cluster up)\n  purser cluster status\n  purser cluster down")]
+pub struct Args {
     #[command(subcommand)]
     verb: Verb,
 }
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Start a cluster in a folder and leave it running
+    /// Start a cluster in a folder and leave it running; prints the path of its kubeconfig.
     Up(Up),
-    /// End the cluster of a folder and remove the folder
+    /// End the cluster of a folder, whoever started it, and remove the folder.
     Down(Place),
-    /// Show what runs in a folder
-    Status(Place),
+    /// Show what runs in a folder.
+    Status(Status),
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, clap::Args)]
+struct Place {
+    /// The cluster's folder: data, logs, kubeconfig.
+    #[arg(long, value_name = "DIR", default_value = "demo-state/cluster")]
+    dir: PathBuf,
+}
+
+#[derive(Debug, clap::Args)]
 struct Up {
     #[command(flatten)]
     place: Place,
-    /// Prepare for real nodes (containerd and kubelet; needs root)
+    /// Prepare for real nodes (containerd and kubelet), which need root; without this nodes are simulated.
     #[arg(long)]
     real_nodes: bool,
+    /// The form.
+    #[arg(long, value_enum, default_value_t)]
+    output: Format,
 }
 
-#[derive(Debug, Args)]
-struct Place {
-    /// The cluster's folder: data, logs, kubeconfig
-    #[arg(long, value_name = "DIR", default_value = "demo-state/cluster")]
-    dir: PathBuf,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
+#[derive(Debug, clap::Args)]
+struct Status {
+    #[command(flatten)]
+    place: Place,
+    /// The form.
+    #[arg(long, value_enum, default_value_t)]
+    output: Format,
 }
 
-impl ClusterCommand {
-    pub async fn run(self) -> Result<(), Box<dyn std::error::Error>> {
-        match self.verb {
-            Verb::Up(up) => start(&up).await,
-            Verb::Down(place) => end(&place.dir).await,
-            Verb::Status(place) => show(&place),
-        }
+pub async fn run(args: &Args) -> Result<Exit, CliError> {
+    match &args.verb {
+        Verb::Up(up) => start(up).await,
+        Verb::Down(place) => end(&place.dir).await,
+        Verb::Status(status) => show(status),
     }
 }
 
-async fn start(up: &Up) -> Result<(), Box<dyn std::error::Error>> {
-    let started = std::time::Instant::now();
+async fn start(up: &Up) -> Result<Exit, CliError> {
+    let started = Instant::now();
     let options = Options { real_nodes: up.real_nodes, detached: true, ..Options::default() };
-    let cluster = LocalCluster::start(&up.place.dir, options).await?;
+    let cluster = LocalCluster::start(&up.place.dir, options).await.map_err(|error| failed("cannot start a local cluster", error))?;
+    eprintln!("the cluster is up at {} after {:.1} s", cluster.server(), started.elapsed().as_secs_f64());
     let kubeconfig = cluster.kubeconfig_path();
-    if up.place.json {
-        println!("{}", json!({ "server": cluster.server(), "kubeconfig": kubeconfig }));
-        return Ok(());
+    match up.output {
+        Format::Json => output::print_json(&json!({ "server": cluster.server(), "kubeconfig": kubeconfig }))?,
+        Format::Table | Format::Csv => output::print(&format!("{}\n", kubeconfig.display()))?,
     }
-    eprintln!("cluster is up at {} after {:.1} s", cluster.server(), started.elapsed().as_secs_f64());
-    eprintln!("hint: export KUBECONFIG={}; purser cluster down --dir {}", kubeconfig.display(), up.place.dir.display());
-    println!("{}", kubeconfig.display());
-    Ok(())
+    Ok(Exit::Done)
 }
 
-async fn end(dir: &Path) -> Result<(), Box<dyn std::error::Error>> {
-    testbed::down(dir).await?;
+async fn end(dir: &Path) -> Result<Exit, CliError> {
+    testbed::down(dir).await.map_err(|error| failed("cannot end the local cluster", error))?;
     eprintln!("nothing runs in {} any more", dir.display());
-    Ok(())
+    Ok(Exit::Done)
 }
 
-fn show(place: &Place) -> Result<(), Box<dyn std::error::Error>> {
-    let components = testbed::status(&place.dir);
-    if place.json {
-        println!("{}", serde_json::to_string(&components)?);
-        return Ok(());
+fn show(status: &Status) -> Result<Exit, CliError> {
+    let components = testbed::status(&status.place.dir);
+    let mut table = Table::new(&["component", ">pid"]);
+    for component in &components {
+        table.row([component.name.clone(), component.pid.to_string()]);
     }
-    if components.is_empty() {
-        eprintln!("no cluster runs in {}", place.dir.display());
+    output::emit(status.output, &table, &components)?;
+    Ok(Exit::Done)
+}
+
+fn failed(what: &str, error: TestbedError) -> CliError {
+    let hint = error.hint();
+    let failed = CliError::failed(what).because(error);
+    match hint {
+        Some(hint) => failed.hint(hint),
+        None => failed,
     }
-    for component in components {
-        println!("{:<40} {:>8}", component.name, component.pid);
-    }
-    Ok(())
 }

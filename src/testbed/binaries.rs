@@ -47,7 +47,7 @@ impl Binaries {
         }
         match self.missing(names) {
             missing if missing.is_empty() => Ok(()),
-            missing => Err(TestbedError::MissingBinaries { names: missing.join(", "), folder: self.cache.clone() }),
+            missing => Err(TestbedError::MissingBinaries { names: missing, folder: self.cache.clone() }),
         }
     }
 

@@ -79,18 +79,18 @@ pub struct Component {
     pub pid: u32,
 }
 
-/// Why the test bed could not do what was asked.
+/// Why the test bed could not do what was asked; [`TestbedError::hint`] says what to do next.
 #[derive(Debug, thiserror::Error)]
 pub enum TestbedError {
-    #[error("these binaries are missing in {}: {names}\n  next: tests/cluster/build.sh {}", folder.display(), names.replace(", ", " "))]
-    MissingBinaries { names: String, folder: PathBuf },
-    #[error("a cluster already runs in {}\n  next: purser cluster down --dir {}", dir.display(), dir.display())]
+    #[error("these binaries are missing in {}: {}", folder.display(), names.join(", "))]
+    MissingBinaries { names: Vec<String>, folder: PathBuf },
+    #[error("a cluster already runs in {}", dir.display())]
     AlreadyRunning { dir: PathBuf },
-    #[error("no cluster runs in {}\n  next: purser cluster up --dir {}", dir.display(), dir.display())]
+    #[error("no cluster runs in {}", dir.display())]
     NotRunning { dir: PathBuf },
-    #[error("{} holds files that are not a cluster's\n  next: name a folder that is empty or does not exist", dir.display())]
+    #[error("{} holds files that are not a cluster's", dir.display())]
     ForeignFolder { dir: PathBuf },
-    #[error("this machine cannot run real nodes: {why}\n  next: use kwok's nodes instead (leave the option out), or mend that")]
+    #[error("this machine cannot run real nodes: {why}")]
     RealNodesImpossible { why: String },
     #[error("could not start {name}")]
     Spawn { name: String, #[source] source: std::io::Error },
@@ -106,6 +106,21 @@ pub enum TestbedError {
     Certificate { #[source] source: rcgen::Error },
     #[error("the cluster's API did not answer as it should")]
     Api { #[source] source: Box<dyn std::error::Error + Send + Sync> },
+}
+
+impl TestbedError {
+    /// What to do next, where that is known.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::MissingBinaries { names, .. } => Some(format!("tests/cluster/build.sh {}", names.join(" "))),
+            Self::AlreadyRunning { dir } => Some(format!("purser cluster down --dir {}", dir.display())),
+            Self::NotRunning { dir } => Some(format!("purser cluster up --dir {}", dir.display())),
+            Self::ForeignFolder { .. } => Some("name a folder that is empty or does not exist".into()),
+            Self::RealNodesImpossible { .. } => Some("mend that, or do without real nodes: simulated ones need nothing".into()),
+            Self::Ended { .. } | Self::NotReady { .. } => Some("the log says more; if the machine is busy, try again".into()),
+            Self::Spawn { .. } | Self::Command { .. } | Self::File { .. } | Self::Certificate { .. } | Self::Api { .. } => None,
+        }
+    }
 }
 
 impl Default for Options {

@@ -14,12 +14,12 @@ const SCRIPT: &str = r#"
 trap '' HUP INT TERM
 cat >/dev/null
 for record in "$1"/processes/*; do
-    read -r pid <"$record" && [ "$(readlink "/proc/$pid/cwd")" = "$1" ] && kill -KILL -- "-$pid"
+    read -r pid <"$record" && [ "$(readlink "/proc/$pid/cwd")" = "$1" ] && kill -s KILL -- "-$pid"
 done
 for node in "$1"/nodes/*; do
     mark=purser-node-$(cat "$node/identity") && [ "${#mark}" = 44 ] || continue
-    grep -l " $mark " /proc/[0-9]*/mountinfo | while IFS=/ read -r _ _ pid _; do kill -KILL "$pid"; done
-    find /sys/fs/cgroup -path "*/$mark*" -name cgroup.procs -exec cat {} + | while read -r pid; do kill -KILL "$pid"; done
+    grep -l " $mark " /proc/[0-9]*/mountinfo | while IFS=/ read -r _ _ pid _; do kill -s KILL "$pid"; done
+    find /sys/fs/cgroup -path "*/$mark*" -name cgroup.procs -exec cat {} + | while read -r pid; do kill -s KILL "$pid"; done
     sleep 1
     find /sys/fs/cgroup -depth -path "*/$mark*" -type d -exec rmdir {} +
 done
@@ -46,5 +46,31 @@ impl Watchdog {
     pub fn dismiss(mut self) {
         let _ = self.shell.kill();
         let _ = self.shell.wait();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::*;
+
+    #[test]
+    fn a_cluster_ends_when_its_owner_dies() {
+        let dir = tempfile::tempdir().unwrap();
+        let surroundings = Surroundings::new(&dir.path().canonicalize().unwrap());
+        let mut command = surroundings.command("sleep");
+        command.arg("1000");
+        let mut orphan = surroundings.spawn("orphan", command).unwrap();
+        let mut watchdog = Watchdog::start(&surroundings).unwrap();
+        assert_eq!(surroundings.running().len(), 1);
+        // What the kernel does to our end of the pipe when we die.
+        drop(watchdog.shell.stdin.take());
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while orphan.check().is_ok() {
+            assert!(Instant::now() < deadline, "the orphan still runs");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        watchdog.dismiss();
     }
 }
