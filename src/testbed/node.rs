@@ -22,6 +22,7 @@ use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::{Node, Taint};
 use kube::Api;
+use kube::api::{Patch, PatchParams};
 use serde_json::json;
 
 use super::certificates::Authority;
@@ -59,6 +60,8 @@ pub struct RealNodeRequest {
     /// A kubelet may not set labels under `kubernetes.io` and `k8s.io` other than the well-known ones of its machine.
     pub labels: BTreeMap<String, String>,
     pub taints: Vec<Taint>,
+    /// What the node offers beside its processors and memory, as a device plugin would: `nvidia.com/gpu` → `1`.
+    pub extended_resources: BTreeMap<String, String>,
 }
 
 /// A running node; dropping it ends it.
@@ -109,6 +112,7 @@ impl RealNode {
         node.start_containerd().await?;
         node.start_kubelet(cluster, &request)?;
         node.wait_until_registered(cluster).await?;
+        node.offer(cluster, &request.extended_resources).await?;
         Ok(node)
     }
 
@@ -201,6 +205,17 @@ impl RealNode {
             tokio::time::sleep(POLL_INTERVAL).await;
         }
         Ok(())
+    }
+
+    /// Advertises resources that no device plugin stands for; the kubelet keeps what it does not know.
+    async fn offer(&self, cluster: &LocalCluster, resources: &BTreeMap<String, String>) -> Result<(), TestbedError> {
+        if resources.is_empty() {
+            return Ok(());
+        }
+        let nodes: Api<Node> = Api::all(cluster.client().await?);
+        let patch = json!({ "status": { "capacity": resources, "allocatable": resources } });
+        let patched = nodes.patch_status(&self.name, &PatchParams::default(), &Patch::Strategic(patch)).await;
+        patched.map(drop).map_err(|source| TestbedError::Api { source: source.into() })
     }
 
     /// A command inside the node: its mounts and its network.

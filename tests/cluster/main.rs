@@ -1,6 +1,8 @@
 //! Tests against a real Kubernetes, which each starts for itself ([`purser::testbed`]); it takes about three seconds.
 //! The first run builds its binaries (`tests/cluster/build.sh`), which takes minutes.
 
+#![allow(clippy::unwrap_used)]
+
 mod local_cluster;
 mod real_nodes;
 

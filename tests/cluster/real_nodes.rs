@@ -56,8 +56,36 @@ async fn a_node_registers_with_its_provider_id_labels_and_taints() {
     let spec = registered.spec.unwrap();
     assert_eq!(spec.provider_id.as_deref(), Some("aws:///us-east-1a/i-real-1"));
     assert!(spec.taints.unwrap().iter().any(|taint| taint.key == "purser.dev/unclaimed" && taint.effect == "NoExecute"));
+    assert_eq!(registered.status.unwrap().allocatable.unwrap()["nvidia.com/gpu"].0, "1");
     assert_eq!(registered.metadata.labels.unwrap()["topology.kubernetes.io/zone"], "us-east-1a");
     node.stop().await;
+}
+
+/// A program in Python, on a GPU as far as Kubernetes knows, reaches a server of this machine.
+#[tokio::test]
+async fn a_python_program_trains_on_a_real_node() {
+    let Some((dir, cluster)) = start().await else { return };
+    let node = start_node(&cluster, "real-1", vec![]).await;
+    let address = cluster.host_address();
+    let server = serve(address, "step 7").await;
+    let program = dir.path().join("train.py");
+    let text = format!("import urllib.request as r\nprint('resumed at', r.urlopen('http://{address}:{server}/').read().decode())\n");
+    std::fs::write(&program, text).unwrap();
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cluster/python-image.sh");
+    let made = std::process::Command::new("bash").arg(script).arg(&program).env("PURSER_CACHE_DIR", dir.path().join("images")).output().unwrap();
+    let archive = String::from_utf8(made.stdout).unwrap();
+    node.import_image(Path::new(archive.trim())).await.unwrap();
+
+    let pods: Api<Pod> = Api::default_namespaced(cluster.client().await.unwrap());
+    let container = json!({
+        "name": "main", "image": "purser.dev/testbed/python:local", "imagePullPolicy": "Never", "command": ["python3", "train.py"],
+        "resources": { "limits": { "nvidia.com/gpu": "1" } },
+    });
+    create(&pods, "train", json!({ "restartPolicy": "Never", "containers": [container] })).await;
+    eventually("the program ends", || has_phase(&pods, "train", "Succeeded")).await;
+    assert_eq!(pods.logs("train", &LogParams::default()).await.unwrap(), "resumed at step 7\n\n");
+    node.stop().await;
+    cluster.stop().await;
 }
 
 /// Two nodes at once; a pod on one serves a pod on the other; a deleted pod gets SIGTERM and its grace; and a node whose plug
@@ -110,7 +138,8 @@ async fn start() -> Option<(tempfile::TempDir, LocalCluster)> {
 
 async fn start_node(cluster: &LocalCluster, name: &str, taints: Vec<Taint>) -> RealNode {
     let labels = [("topology.kubernetes.io/zone".to_owned(), "us-east-1a".to_owned())].into();
-    let request = RealNodeRequest { name: name.into(), provider_id: format!("aws:///us-east-1a/i-{name}"), labels, taints };
+    let extended_resources = [("nvidia.com/gpu".to_owned(), "1".to_owned())].into();
+    let request = RealNodeRequest { name: name.into(), provider_id: format!("aws:///us-east-1a/i-{name}"), labels, taints, extended_resources };
     RealNode::start(cluster, request).await.unwrap()
 }
 
