@@ -62,6 +62,11 @@ pub fn busybox(target: &Path) -> Result<(), TestbedError> {
     fs::remove_dir_all(&root).map_err(failed)
 }
 
+/// Where a cluster with real nodes keeps [`busybox`]'s archive.
+pub(super) fn busybox_archive(dir: &Path) -> PathBuf {
+    dir.join("busybox.tar")
+}
+
 /// Where busybox is, or why it cannot be used.
 pub(super) fn busybox_path() -> Result<PathBuf, String> {
     let found = BUSYBOX_PATHS.iter().map(PathBuf::from).find(|path| path.is_file());

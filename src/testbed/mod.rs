@@ -216,6 +216,7 @@ impl LocalCluster {
             self.wait_for("kube-controller-manager", async |cluster: &Self| cluster.has_default_account().await).await?;
         }
         if options.real_nodes {
+            image::busybox(&image::busybox_archive(self.dir()))?;
             network::start_services(self).await?;
         }
         self.write_facts()

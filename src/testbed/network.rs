@@ -3,7 +3,7 @@
 //! ```text
 //!   this machine                      │  namespace of the cluster (its own iptables, its own addresses)
 //!   kube-apiserver, operator, twin    │  kube-proxy, CoreDNS, kubelets and containerds
-//!   purser0  10.77.0.1 ───────────────┼── eth0 10.77.0.2 (CoreDNS), 10.77.0.11 (node 1), 10.77.0.12 (node 2) …
+//!   purser0  10.77.0.1 ───────────────┼── eth0 10.77.0.2 (CoreDNS), 10.77.0.11 (node 1) …
 //!   routes to pods and services ──────┼──▶ pods 10.128.NODE.0/24, services 10.192.0.0/16
 //! ```
 //! The machine's own iptables, bridges and forwarding settings stay untouched, and the namespace has no way out: a pod

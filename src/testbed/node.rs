@@ -107,8 +107,9 @@ impl RealNode {
             return Err(impossible("the cluster was started without real nodes".to_owned()));
         };
         let place = Place::create(cluster.dir(), &request.name)?;
-        let number = place.choose_number(cluster.dir())?;
-        let mut node = Self::power_on(cluster, &request, place, network, number)?;
+        let mut node = Self::power_on(cluster, &request, &place, network).inspect_err(|_| place.remove(cluster.dir()))?;
+        let ready = place.folder.join("ready");
+        wait(&mut node.machine, || ready.is_file()).await?;
         node.start_containerd().await?;
         node.start_kubelet(cluster, &request)?;
         node.wait_until_registered(cluster).await?;
@@ -126,7 +127,8 @@ impl RealNode {
         // Through standard input: the archive's path may not exist in the node's view of the file system.
         let mut command = words(self.command("ctr"), "--namespace k8s.io images import --all-platforms -");
         command.stdin(Stdio::from(file));
-        tokio::task::spawn_blocking(move || run(command).map(drop)).await.unwrap_or_else(|source| Err(TestbedError::Api { source: source.into() }))
+        let imported = tokio::task::spawn_blocking(move || run(command).map(drop)).await;
+        imported.unwrap_or_else(|source| Err(TestbedError::Api { source: source.into() }))
     }
 
     /// Pulls the plug: nothing in the node gets a chance to say goodbye. The Node object stays.
@@ -141,42 +143,33 @@ impl RealNode {
         node.machine.detach();
     }
 
-    fn power_on(
-        cluster: &LocalCluster, request: &RealNodeRequest, place: Place, network: Network, number: u8,
-    ) -> Result<Self, TestbedError> {
+    fn power_on(cluster: &LocalCluster, request: &RealNodeRequest, place: &Place, network: Network) -> Result<Self, TestbedError> {
         let surroundings = cluster.surroundings.clone();
+        let number = place.choose_number(cluster.dir())?;
         let address = network.node_address(number);
         run(words(network.command(&surroundings, "ip"), &format!("addr add {address}/32 dev eth0")))?;
         place.write_files(&network, number)?;
         let mut command = network.command(&surroundings, "unshare");
         command.args(["--mount", "--propagation", "private", "sh", "-c", MACHINE, "machine"]);
         command.arg(&place.folder).arg(place.mark());
-        let machine = surroundings.spawn(&format!("node-{}", request.name), command)?;
-        let mut node = Self {
-            name: request.name.clone(), surroundings, place, network, number, machine, containerd: None, kubelet: None,
-        };
-        let ready = node.place.folder.join("ready");
-        wait(&mut node.machine, || ready.is_file())?;
-        Ok(node)
+        let name = request.name.clone();
+        let machine = surroundings.spawn(&format!("node-{name}"), command)?;
+        Ok(Self { name, surroundings, place: place.clone(), network, number, machine, containerd: None, kubelet: None })
     }
 
     async fn start_containerd(&mut self) -> Result<(), TestbedError> {
         let mut command = self.command("containerd");
         command.args(["--config", "/var/lib/purser/containerd.toml"]);
         let mut containerd = self.surroundings.spawn(&format!("node-{}-containerd", self.name), command)?;
-        let mut version = || {
+        let answers = || {
             let mut command = self.command("ctr");
             command.arg("version").stdout(Stdio::null()).stderr(Stdio::null());
             command.status().is_ok_and(|status| status.success())
         };
-        let is_ready = wait(&mut containerd, &mut version);
+        let is_ready = wait(&mut containerd, answers).await;
         self.containerd = Some(containerd);
         is_ready?;
-        let archive = self.surroundings.dir.join("busybox.tar");
-        if !archive.is_file() {
-            image::busybox(&archive)?;
-        }
-        self.import_image(&archive).await
+        self.import_image(&image::busybox_archive(&self.surroundings.dir)).await
     }
 
     fn start_kubelet(&mut self, cluster: &LocalCluster, request: &RealNodeRequest) -> Result<(), TestbedError> {
@@ -390,7 +383,8 @@ impl Place {
         let all = fs::read_dir("/proc").into_iter().flatten().flatten();
         let pids = all.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
         // A process that is dead but not yet reaped has no mounts any more, and so does not count.
-        processes.extend(pids.filter(|pid| fs::read_to_string(format!("/proc/{pid}/mountinfo")).is_ok_and(|mounts| mounts.contains(&mark))));
+        let is_inside = |pid: &i32| fs::read_to_string(format!("/proc/{pid}/mountinfo")).is_ok_and(|mounts| mounts.contains(&mark));
+        processes.extend(pids.filter(is_inside));
         processes
     }
 
@@ -415,6 +409,8 @@ disabled_plugins = [
   sandbox_image = "{SANDBOX_IMAGE}"
   # Lowering the score is refused in a container; without this such pods fail to start.
   restrict_oom_score_adj = true
+  # Loading a profile would change the machine.
+  disable_apparmor = true
 [plugins."io.containerd.grpc.v1.cri".cni]
   bin_dir = "{cni_folder}"
   conf_dir = "/var/lib/purser/cni"
@@ -506,7 +502,8 @@ fn child_groups(group: &Path) -> Vec<PathBuf> {
     entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path()).collect()
 }
 
-fn wait(process: &mut Process, mut is_ready: impl FnMut() -> bool) -> Result<(), TestbedError> {
+/// Polls `is_ready` until it holds, the process ends, or the time is up.
+async fn wait(process: &mut Process, is_ready: impl Fn() -> bool) -> Result<(), TestbedError> {
     let deadline = Instant::now() + READY_TIMEOUT;
     while !is_ready() {
         process.check()?;
@@ -514,7 +511,7 @@ fn wait(process: &mut Process, mut is_ready: impl FnMut() -> bool) -> Result<(),
             let log = last_lines(process.log());
             return Err(TestbedError::NotReady { what: process.name().to_owned(), waited: READY_TIMEOUT, log });
         }
-        std::thread::sleep(POLL_INTERVAL);
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
     Ok(())
 }

@@ -28,8 +28,9 @@ async fn a_real_job_runs_to_completion_and_reaches_what_it_should() {
          ! nslookup example.org && ! nc -w 2 192.0.2.1 80 </dev/null && echo no way out"
     );
     let jobs: Api<Job> = Api::default_namespaced(client.clone());
-    let job = json!({ "metadata": { "name": "hello" }, "spec": { "backoffLimit": 0, "template": { "spec": pod_spec("real-1", &script) } } });
-    jobs.create(&PostParams::default(), &serde_json::from_value(job).unwrap()).await.unwrap();
+    let spec = json!({ "backoffLimit": 0, "template": { "spec": pod_spec("real-1", &script) } });
+    let job = serde_json::from_value(json!({ "metadata": { "name": "hello" }, "spec": spec })).unwrap();
+    jobs.create(&PostParams::default(), &job).await.unwrap();
     let status = eventually("the job ends", || async {
         let status = jobs.get_status("hello").await.unwrap().status?;
         (status.succeeded.is_some() || status.failed.is_some()).then_some(status)
@@ -72,7 +73,8 @@ async fn a_python_program_trains_on_a_real_node() {
     let text = format!("import urllib.request as r\nprint('resumed at', r.urlopen('http://{address}:{server}/').read().decode())\n");
     std::fs::write(&program, text).unwrap();
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cluster/python-image.sh");
-    let made = std::process::Command::new("bash").arg(script).arg(&program).env("PURSER_CACHE_DIR", dir.path().join("images")).output().unwrap();
+    let made = std::process::Command::new("bash").arg(script).arg(&program).env("PURSER_CACHE_DIR", dir.path().join("images")).output();
+    let made = made.unwrap();
     let archive = String::from_utf8(made.stdout).unwrap();
     node.import_image(Path::new(archive.trim())).await.unwrap();
 
@@ -95,7 +97,8 @@ async fn two_nodes_work_together_and_one_ends_without_the_other() {
     let Some((dir, cluster)) = start().await else { return };
     let (first, second) = tokio::join!(start_node(&cluster, "real-1", vec![]), start_node(&cluster, "real-2", vec![]));
     let pods: Api<Pod> = Api::default_namespaced(cluster.client().await.unwrap());
-    let serve = "trap 'echo saving; sleep 1; echo saved; exit 0' TERM; echo from pod one >/tmp/index.html; httpd -p 8000 -h /tmp; while :; do sleep 0.1; done";
+    let serve = "trap 'echo saving; sleep 1; echo saved; exit 0' TERM; \
+                 echo from pod one >/tmp/index.html; httpd -p 8000 -h /tmp; while :; do sleep 0.1; done";
     create(&pods, "server", pod_spec("real-1", serve)).await;
     let ip = eventually("the server has an address", || async { pods.get("server").await.unwrap().status?.pod_ip }).await;
     let ask = format!("until wget -qO- http://{ip}:8000/; do sleep 0.2; done");
@@ -139,7 +142,8 @@ async fn start() -> Option<(tempfile::TempDir, LocalCluster)> {
 async fn start_node(cluster: &LocalCluster, name: &str, taints: Vec<Taint>) -> RealNode {
     let labels = [("topology.kubernetes.io/zone".to_owned(), "us-east-1a".to_owned())].into();
     let extended_resources = [("nvidia.com/gpu".to_owned(), "1".to_owned())].into();
-    let request = RealNodeRequest { name: name.into(), provider_id: format!("aws:///us-east-1a/i-{name}"), labels, taints, extended_resources };
+    let provider_id = format!("aws:///us-east-1a/i-{name}");
+    let request = RealNodeRequest { name: name.into(), provider_id, labels, taints, extended_resources };
     RealNode::start(cluster, request).await.unwrap()
 }
 
