@@ -12,6 +12,7 @@ pub mod output;
 mod completions;
 mod crds;
 mod explain;
+mod install;
 mod job;
 mod ledger;
 mod logging;
@@ -53,6 +54,8 @@ pub struct Global {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Print or apply everything a cluster needs for Purser.
+    Install(install::Args),
     /// Print the CustomResourceDefinitions.
     Crds(crds::Args),
     /// Submit, list, describe and cancel training jobs, and read their logs.
@@ -95,6 +98,7 @@ fn fail(error: &CliError) -> ExitCode {
 
 async fn run(cli: Cli) -> Result<Exit, CliError> {
     match cli.command {
+        Command::Install(args) => install::run(&args, &cli.global).await,
         Command::Crds(args) => crds::run(&args),
         Command::Job(args) => job::run(args, &cli.global).await,
         Command::Plan(args) => plan::run(&args, &cli.global).await,
