@@ -1,0 +1,255 @@
+//! One whole world for a test: a real control plane, the AWS twin, the operator, each a process of its own.
+//!
+//! Everything listens on loopback, has dummy credentials and no configuration files, and is ended when the world is dropped.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use kube::api::{Api, Patch, PatchParams, PostParams};
+use kube::core::{DynamicObject, GroupVersionKind};
+use kube::discovery::pinned_kind;
+use purser::api::TrainingJob;
+use purser::testbed::{LocalCluster, Options};
+use serde_json::Value;
+
+pub const NAMESPACE: &str = "default";
+
+/// What a world is made of besides the control plane.
+pub struct Setup {
+    /// `--market` of the twin.
+    pub market: String,
+    pub prices: Option<PathBuf>,
+    pub speed: f64,
+    /// `kwok` (in the test bed's cluster) or `kubelet`.
+    pub nodes: &'static str,
+    pub twin_args: Vec<String>,
+    pub operator_args: Vec<String>,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Setup { market: "demo".into(), prices: None, speed: 120.0, nodes: "kwok", twin_args: Vec::new(), operator_args: Vec::new() }
+    }
+}
+
+pub struct World {
+    pub client: kube::Client,
+    pub cluster: Option<LocalCluster>,
+    setup: Setup,
+    twin: Option<Child>,
+    operator: Option<Child>,
+    operator_starts: u32,
+    twin_port: u16,
+    http_port: u16,
+    folder: tempfile::TempDir,
+}
+
+impl World {
+    /// Control plane, CRDs and twin; the operator is started by the test.
+    pub async fn start(setup: Setup) -> World {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let folder = tempfile::Builder::new().prefix("purser-world-").tempdir().expect("a temporary folder");
+        let cluster = LocalCluster::start(&folder.path().join("cluster"), Options::default()).await.expect("the control plane starts");
+        let client = cluster.client().await.expect("an admin client");
+        let mut world = World {
+            client,
+            cluster: Some(cluster),
+            setup,
+            twin: None,
+            operator: None,
+            operator_starts: 0,
+            twin_port: free_port(),
+            http_port: free_port(),
+            folder,
+        };
+        for crd in purser::api::crds() {
+            world.apply(&serde_json::to_value(crd).expect("a CRD is JSON")).await;
+        }
+        world.wait("the CRDs to be served", 30, async |world| world.jobs().list(&Default::default()).await.ok().map(|_| ())).await;
+        world.start_twin();
+        world.wait("the twin to answer", 30, async |world| world.twin_json("/purser/clock").await).await;
+        world
+    }
+
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub fn twin_url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.twin_port)
+    }
+
+    pub fn ledger(&self) -> PathBuf {
+        self.folder.path().join("ledger")
+    }
+
+    fn kubeconfig(&self) -> PathBuf {
+        self.cluster.as_ref().expect("the cluster runs").kubeconfig_path()
+    }
+
+    pub fn start_twin(&mut self) {
+        let mut args = vec!["twin".to_owned(), "--listen".into(), format!("127.0.0.1:{}", self.twin_port), "--market".into(), self.setup.market.clone()];
+        args.extend(["--speed".into(), self.setup.speed.to_string(), "--state".into(), self.path("twin-state")]);
+        args.extend(["--kubeconfig".into(), self.kubeconfig().display().to_string()]);
+        if let Some(prices) = &self.setup.prices {
+            args.extend(["--prices".into(), prices.display().to_string()]);
+        }
+        args.extend(self.setup.twin_args.iter().cloned());
+        self.twin = Some(self.spawn("twin", &args, &[]));
+    }
+
+    /// `failpoint`: for example `after:WriteClaim`; the operator kills itself there.
+    pub fn start_operator(&mut self, failpoint: Option<&str>) {
+        self.operator_starts += 1;
+        let mut args = vec!["operator".to_owned(), "--kubeconfig".into(), self.kubeconfig().display().to_string()];
+        args.extend(["--ledger".into(), self.ledger().display().to_string(), "--market-clock".into(), self.twin_url()]);
+        args.extend(["--http".into(), format!("127.0.0.1:{}", self.http_port), "--cycle-seconds".into(), "1".into()]);
+        args.extend(self.setup.operator_args.iter().cloned());
+        let variables: Vec<(&str, &str)> = failpoint.map(|point| vec![("PURSER_FAILPOINTS_ENABLED", "1"), ("PURSER_FAILPOINT", point)]).unwrap_or_default();
+        self.operator = Some(self.spawn(&format!("operator-{}", self.operator_starts), &args, &variables));
+    }
+
+    /// Waits until the operator has ended by itself (a failpoint).
+    pub async fn operator_dies(&mut self, seconds: u64) {
+        let deadline = Instant::now() + Duration::from_secs(seconds);
+        while self.operator.as_mut().is_some_and(|child| child.try_wait().expect("a child can be asked").is_none()) {
+            assert!(Instant::now() < deadline, "the failpoint was not reached in {seconds} s\n{}", self.logs());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        self.operator = None;
+    }
+
+    /// SIGKILL, no farewell.
+    pub fn kill_operator(&mut self) {
+        end(self.operator.take());
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.folder.path().join(name).display().to_string()
+    }
+
+    fn spawn(&self, name: &str, args: &[String], variables: &[(&str, &str)]) -> Child {
+        let log = File::create(self.folder.path().join(format!("{name}.log"))).expect("a log file");
+        Command::new(env!("CARGO_BIN_EXE_purser"))
+            .args(args)
+            .env_clear()
+            .envs(harmless_environment(&self.twin_url(), self.folder.path()))
+            .envs(std::env::vars().filter(|(name, _)| name == "RUST_LOG"))
+            .envs(variables.iter().copied())
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("a log file"))
+            .stderr(log)
+            .spawn()
+            .expect("purser starts")
+    }
+
+    /// Runs the CLI against this world and returns (exit code, stdout, stderr).
+    pub fn purser(&self, args: &[&str]) -> (i32, String, String) {
+        let output = Command::new(env!("CARGO_BIN_EXE_purser"))
+            .args(args)
+            .env_clear()
+            .envs(harmless_environment(&self.twin_url(), self.folder.path()))
+            .output()
+            .expect("purser starts");
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        (output.status.code().unwrap_or(-1), text(output.stdout), text(output.stderr))
+    }
+
+    pub fn jobs(&self) -> Api<TrainingJob> {
+        Api::namespaced(self.client.clone(), NAMESPACE)
+    }
+
+    /// Server-side apply of any object.
+    pub async fn apply(&self, object: &Value) {
+        self.try_apply(object).await.unwrap_or_else(|error| panic!("{object} was refused: {error}"));
+    }
+
+    pub async fn try_apply(&self, object: &Value) -> Result<DynamicObject, kube::Error> {
+        let object: DynamicObject = serde_json::from_value(object.clone()).expect("an object");
+        let types = object.types.clone().expect("apiVersion and kind");
+        let kind = GroupVersionKind::try_from(&types).expect("a kind");
+        let (resource, capabilities) = pinned_kind(&self.client, &kind).await?;
+        let api: Api<DynamicObject> = match capabilities.scope {
+            kube::discovery::Scope::Namespaced => Api::namespaced_with(self.client.clone(), object.metadata.namespace.as_deref().unwrap_or(NAMESPACE), &resource),
+            kube::discovery::Scope::Cluster => Api::all_with(self.client.clone(), &resource),
+        };
+        let name = object.metadata.name.clone().expect("a name");
+        api.patch(&name, &PatchParams::apply("test").force(), &Patch::Apply(&object)).await
+    }
+
+    pub async fn create_job(&self, job: Value) -> Result<TrainingJob, kube::Error> {
+        self.jobs().create(&PostParams::default(), &serde_json::from_value(job).expect("a job")).await
+    }
+
+    pub async fn twin_json(&self, path: &str) -> Option<Value> {
+        reqwest::get(format!("{}{path}", self.twin_url())).await.ok()?.json().await.ok()
+    }
+
+    /// Waits for a condition, never for a time; on failure shows what the processes said last.
+    pub async fn wait<T>(&self, what: &str, seconds: u64, look: impl AsyncFn(&World) -> Option<T>) -> T {
+        let deadline = Instant::now() + Duration::from_secs(seconds);
+        loop {
+            if let Some(found) = look(self).await {
+                return found;
+            }
+            assert!(Instant::now() < deadline, "waited {seconds} s for {what}\n{}", self.logs());
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+
+    pub fn logs(&self) -> String {
+        let mut text = String::new();
+        let mut entries: Vec<_> = std::fs::read_dir(self.folder.path()).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+        entries.sort();
+        for path in entries.iter().filter(|path| path.extension().is_some_and(|extension| extension == "log")) {
+            let content = std::fs::read_to_string(path).unwrap_or_default();
+            let tail: Vec<&str> = content.lines().rev().take(40).collect();
+            text.push_str(&format!("--- {}\n", path.display()));
+            tail.iter().rev().for_each(|line| text.push_str(&format!("{}\n", line.chars().take(600).collect::<String>())));
+        }
+        text
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{}", self.logs());
+        }
+        end(self.operator.take());
+        end(self.twin.take());
+        drop(self.cluster.take());
+    }
+}
+
+fn end(child: Option<Child>) {
+    if let Some(mut child) = child {
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+}
+
+/// No credentials that mean anything, no configuration files, no metadata service, and one AWS endpoint: the twin.
+pub fn harmless_environment(endpoint: &str, home: &Path) -> Vec<(String, String)> {
+    let home = home.display().to_string();
+    [
+        ("PATH", std::env::var("PATH").unwrap_or_default().as_str()),
+        ("HOME", &home),
+        ("AWS_ENDPOINT_URL", endpoint),
+        ("AWS_ACCESS_KEY_ID", "purser-test"),
+        ("AWS_SECRET_ACCESS_KEY", "purser-test"),
+        ("AWS_REGION", "us-east-1"),
+        ("AWS_CONFIG_FILE", "/dev/null"),
+        ("AWS_SHARED_CREDENTIALS_FILE", "/dev/null"),
+        ("AWS_EC2_METADATA_DISABLED", "true"),
+        ("RUST_BACKTRACE", "1"),
+    ]
+    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+    .to_vec()
+}
+
+pub fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port()
+}
