@@ -9,6 +9,7 @@ pub mod error;
 pub mod generate;
 pub mod output;
 
+mod cluster;
 mod completions;
 mod crds;
 mod explain;
@@ -68,6 +69,8 @@ pub enum Command {
     Report(report::Args),
     /// Ask a ledger in SQL.
     Ledger(ledger::Args),
+    /// Start, look at and end a throwaway Kubernetes on this machine.
+    Cluster(cluster::Args),
     /// Write what is made from code: manifests/crds and docs/reference.
     #[command(hide = true)]
     Generate(generate::Args),
@@ -105,6 +108,7 @@ async fn run(cli: Cli) -> Result<Exit, CliError> {
         Command::Explain(args) => explain::run(&args, &cli.global).await,
         Command::Report(args) => report::run(&args).await,
         Command::Ledger(args) => ledger::run(&args).await,
+        Command::Cluster(args) => cluster::run(&args).await,
         Command::Generate(args) => generate::run(&args),
         Command::Completions(args) => completions::run(&args),
     }
