@@ -21,6 +21,8 @@ use crate::units::Money;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sums {
     pub by_claim: BTreeMap<String, Money>,
+    /// By the job's UID: a name may come again.
+    pub by_job: BTreeMap<String, Money>,
     /// By `namespace/name`.
     pub by_experiment: BTreeMap<String, Money>,
     /// By team and the first moment of the month.
@@ -74,13 +76,15 @@ impl Ledger {
     }
 
     async fn sum_up(&self) -> Result<Sums, LedgerError> {
-        let sql = "SELECT x_Claim, x_Experiment, x_Team, BillingPeriodStart, BillingCurrency, SUM(BilledCost) FROM charges GROUP BY 1, 2, 3, 4, 5";
+        let sql = "SELECT x_Claim, x_JobUid, x_Experiment, x_Team, BillingPeriodStart, BillingCurrency, SUM(BilledCost) FROM charges \
+                   GROUP BY 1, 2, 3, 4, 5, 6";
         let mut sums = Sums::default();
         for row in self.query(sql).await?.rows {
-            let [claim, experiment, team, month, currency, amount] = cells(row)?;
+            let [claim, job, experiment, team, month, currency, amount] = cells(row)?;
             let amount = money(&amount, currency)?;
             let month = month.time().ok_or_else(|| misfit("BillingPeriodStart"))?;
             add(&mut sums.by_claim, claim.into_text(), amount)?;
+            add(&mut sums.by_job, job.into_text(), amount)?;
             add(&mut sums.by_experiment, experiment.into_text(), amount)?;
             add(&mut sums.by_team_and_month, team.into_text().map(|team| (team, month)), amount)?;
         }

@@ -8,11 +8,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::lifecycle::Records;
-use super::machines::hour_of;
 use super::refusals::MEMORY;
 use super::snapshot::CloudInstance;
 use super::{Action, Plan};
-use crate::capacity::{Claim, ClaimPhase};
+use crate::capacity::{Claim, ClaimPhase, billing};
 
 /// A machine without claim is an orphan once it is this old (market time) and was seen by two answers of the cloud.
 const ORPHAN_AGE: TimeDelta = TimeDelta::minutes(10);
@@ -106,18 +105,12 @@ fn delete_claims(records: &Records<'_>, plan: &mut Plan) {
     }
 }
 
-/// Refused long ago or ended, and every charge in the ledger: the hour of the last end is closed.
+/// Refused long ago or ended, and every charge in the ledger for certain.
 fn is_over(records: &Records<'_>, claim: &Claim) -> bool {
     let machines = records.fleet.machines(&claim.name);
     // What was only just seen is recorded first.
     let recorded = machines.iter().map(|machine| &machine.record).eq(&claim.status.instances);
-    let last_end = machines.iter().map(|machine| machine.record.end.as_ref().map(|end| end.at)).collect::<Option<Vec<_>>>();
-    let Some(ends) = last_end.filter(|_| recorded) else { return false };
-    let metered = |at: DateTime<Utc>| {
-        let closed_at = if hour_of(at) == at { at } else { hour_of(at) + TimeDelta::hours(1) };
-        claim.status.metered_until.is_some_and(|until| until >= closed_at)
-    };
-    let is_metered = ends.into_iter().max().is_none_or(metered);
+    let is_metered = recorded && billing::is_settled(claim);
     match (claim.status.phase, &claim.status.refusal) {
         (ClaimPhase::Refused, Some(refusal)) => is_metered && records.snapshot.now - refusal.at >= MEMORY,
         (ClaimPhase::Ended, _) => is_metered && (!machines.is_empty() || records.snapshot.now - claim.record.decided_at >= MEMORY),
