@@ -112,7 +112,9 @@ impl<'a> Auditor<'a> {
         require(name == claim_name(&record.job.uid, record.attempt, record.ask), || format!("claim {name} is misnamed"))?;
         require(!self.claims.contains_key(name), || format!("claim {name} exists"))?;
         require(!(view.job.cancelled || view.deleting || view.status.phase.is_over()), || format!("{} is over", record.job))?;
-        require(record.count == view.job.workers && record.count > 0, || format!("{} machines for {} workers", record.count, view.job.workers))?;
+        require(record.count == view.job.workers && record.count > 0, || {
+            format!("{} machines for {} workers", record.count, view.job.workers)
+        })?;
         self.check_succession(view, record)?;
         let pool = self.snapshot.pools.iter().find(|pool| pool.name == record.pool && pool.state.is_ok());
         let pool = pool.ok_or_else(|| format!("pool {} is not ready", record.pool))?;
@@ -134,7 +136,8 @@ impl<'a> Auditor<'a> {
         let usable = |claim: &&&Claim| {
             let machines = self.fleet.machines(&claim.name);
             let in_time = |at| self.snapshot.now - at < JOIN_TIMEOUT;
-            let healthy = machines.iter().all(|machine| machine.loss().is_none() && (machine.joined || in_time(machine.record.launched_at)));
+            let healthy =
+                machines.iter().all(|machine| machine.loss().is_none() && (machine.joined || in_time(machine.record.launched_at)));
             let same_gang = claim.record.count == record.count;
             claim.is_for(uid, record.attempt) && same_gang && (claim.status.phase == ClaimPhase::Written || (claim.is_granted() && healthy))
         };
@@ -248,7 +251,8 @@ impl<'a> Auditor<'a> {
     fn admit_start(&mut self, job: &JobRef, version: &str, attempt: u32, claims: &[String]) -> Verdict {
         let view = self.job(job)?;
         require(version == view.version, || format!("attempt {attempt} of {job} was planned against another version"))?;
-        let recorded = view.status.attempts.last().is_some_and(|last| last.number == attempt && last.outcome.is_none() && last.claims == claims);
+        let recorded =
+            view.status.attempts.last().is_some_and(|last| last.number == attempt && last.outcome.is_none() && last.claims == claims);
         require(recorded, || format!("attempt {attempt} of {job} is not recorded as open"))?;
         let other = self.snapshot.workloads.iter().find(|workload| workload.job_uid == job.uid);
         require(other.is_none(), || format!("attempt {} of {job} is still there", other.map_or(0, |workload| workload.attempt)))?;
@@ -295,7 +299,9 @@ fn outlook(view: &JobView, pool: &PoolView) -> Outlook {
 
 /// A first start that cannot meet its deadline is not bought.
 fn check_deadline(view: &JobView, pool: &PoolView, snapshot: &Snapshot) -> Verdict {
-    let Some(deadline) = view.job.deadline.filter(|_| view.status.attempts.is_empty()) else { return Ok(()) };
+    let Some(deadline) = view.job.deadline.filter(|_| view.status.attempts.is_empty()) else {
+        return Ok(());
+    };
     let finish = outlook(view, pool).finish(snapshot.now);
     require(finish <= deadline, || format!("{} would finish at {finish}, after its deadline {deadline}", view.job.id))
 }

@@ -37,9 +37,18 @@ impl fmt::Display for Account {
 /// Why an amount may not be committed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Shortfall {
-    Short { account: Account, limit: Money, used: Money, cost: Money, short_by: Money },
+    Short {
+        account: Account,
+        limit: Money,
+        used: Money,
+        cost: Money,
+        short_by: Money,
+    },
     /// Amounts that cannot be added: mixed currencies, or beyond all bounds.
-    Incomparable { account: Account, error: MoneyError },
+    Incomparable {
+        account: Account,
+        error: MoneyError,
+    },
 }
 
 impl fmt::Display for Shortfall {
@@ -53,7 +62,9 @@ impl fmt::Display for Shortfall {
                 amount(*limit),
                 amount(*short_by),
             ),
-            Shortfall::Incomparable { account, error } => write!(f, "{account} cannot be compared with the price: {error}"),
+            Shortfall::Incomparable { account, error } => {
+                write!(f, "{account} cannot be compared with the price: {error}")
+            }
         }
     }
 }
@@ -133,7 +144,9 @@ impl Budgets {
     }
 
     fn check_account(&self, account: Account, cost: Money) -> Result<(), Shortfall> {
-        let Some(Entry { limit: Some(limit), used }) = self.entries.get(&account) else { return Ok(()) };
+        let Some(Entry { limit: Some(limit), used }) = self.entries.get(&account) else {
+            return Ok(());
+        };
         let over = || {
             let used = used.clone()?;
             let used = if used.is_zero() { Money::zero(limit.currency()) } else { used };
@@ -243,7 +256,9 @@ fn time_left(snapshot: &Snapshot, view: &JobView, claim: &Claim) -> Option<TimeD
     let attempt = view.status.attempts.iter().find(|attempt| attempt.number == claim.record.attempt);
     match attempt {
         Some(attempt) if attempt.outcome.is_some() => None,
-        Some(attempt) => Some(remaining_work(&view.job, fraction_of(attempt, view.progress.as_ref())) + view.job.checkpoint.restart_overhead.delta()),
+        Some(attempt) => {
+            Some(remaining_work(&view.job, fraction_of(attempt, view.progress.as_ref())) + view.job.checkpoint.restart_overhead.delta())
+        }
         None => {
             let pool = snapshot.pools.iter().find(|pool| pool.name == claim.record.pool);
             let boot = match claim.record.offer.provider {

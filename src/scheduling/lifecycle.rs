@@ -151,7 +151,9 @@ impl<'a> Course<'a> {
             self.end_workload(attempt.number);
             return None;
         }
-        let Some(workload) = workload else { return Some(self.start(&attempt)) };
+        let Some(workload) = workload else {
+            return Some(self.start(&attempt));
+        };
         match &workload.finished {
             Some(WorkloadEnd::Failed { reason, message, node_lost: true }) => {
                 self.close_attempt(AttemptOutcome::Interrupted, format!("a node was lost ({reason}: {message})"));
@@ -191,7 +193,9 @@ impl<'a> Course<'a> {
             return decision(DecisionKind::Wait, ReasonCode::MachinesStarting, message);
         }
         let deadline = match self.view.job.deadline {
-            Some(deadline) if finish > deadline => format!(", after its deadline {}", time_words(deadline)),
+            Some(deadline) if finish > deadline => {
+                format!(", after its deadline {}", time_words(deadline))
+            }
             Some(deadline) => format!(", deadline {}", time_words(deadline)),
             None => String::new(),
         };
@@ -203,7 +207,11 @@ impl<'a> Course<'a> {
     fn start(&mut self, attempt: &Attempt) -> Decision {
         self.keep_claims(attempt.number, &attempt.claims);
         if let Some(other) = self.workloads.first() {
-            return decision(DecisionKind::Wait, ReasonCode::StoppingAttempt, format!("the pods of attempt {} are still ending", other.attempt));
+            return decision(
+                DecisionKind::Wait,
+                ReasonCode::StoppingAttempt,
+                format!("the pods of attempt {} are still ending", other.attempt),
+            );
         }
         // A status that this very turn changed is not the one that StartAttempt would be checked against.
         if self.status == self.view.status && self.all_joined(attempt) {
@@ -298,7 +306,9 @@ impl<'a> Course<'a> {
     fn end_workloads_of_past_attempts(&mut self) {
         for workload in self.workloads {
             let recorded = self.view.status.attempts.iter().find(|attempt| attempt.number == workload.attempt);
-            let Some(attempt) = recorded.filter(|attempt| attempt.outcome.is_some()) else { continue };
+            let Some(attempt) = recorded.filter(|attempt| attempt.outcome.is_some()) else {
+                continue;
+            };
             if workload.deleting_since_real.is_none() {
                 self.end_workload(workload.attempt);
                 continue;
@@ -313,7 +323,9 @@ impl<'a> Course<'a> {
     }
 
     fn end_workload(&mut self, attempt: u32) {
-        let Some(workload) = self.workload(attempt).filter(|workload| workload.deleting_since_real.is_none()) else { return };
+        let Some(workload) = self.workload(attempt).filter(|workload| workload.deleting_since_real.is_none()) else {
+            return;
+        };
         let reason = self.status.attempts.iter().find(|past| past.number == attempt).and_then(|past| past.reason.clone());
         self.then.push(Action::EndAttempt {
             job: self.view.job.id.clone(),
@@ -401,7 +413,9 @@ impl<'a> Course<'a> {
         let attempts = self.status.attempts.len();
         let reason = self.status.attempts.last().and_then(|attempt| attempt.reason.clone()).unwrap_or_default();
         match self.status.phase {
-            JobPhase::Failed => decision(DecisionKind::Finish, ReasonCode::ProgramFailed, format!("failed after {attempts} attempts: {reason}")),
+            JobPhase::Failed => {
+                decision(DecisionKind::Finish, ReasonCode::ProgramFailed, format!("failed after {attempts} attempts: {reason}"))
+            }
             JobPhase::Cancelled => decision(DecisionKind::Finish, ReasonCode::Cancelled, "the job was cancelled".to_owned()),
             _ => decision(DecisionKind::Finish, ReasonCode::Done, format!("done in {attempts} attempts")),
         }
@@ -437,7 +451,11 @@ impl<'a> Course<'a> {
             return decision(DecisionKind::Wait, ReasonCode::MachinesStarting, message);
         }
         if let Some(other) = self.workloads.first() {
-            return decision(DecisionKind::Wait, ReasonCode::StoppingAttempt, format!("the pods of attempt {} are still ending", other.attempt));
+            return decision(
+                DecisionKind::Wait,
+                ReasonCode::StoppingAttempt,
+                format!("the pods of attempt {} are still ending", other.attempt),
+            );
         }
         self.status.attempts.push(Attempt {
             number: attempt,
@@ -466,7 +484,8 @@ impl<'a> Course<'a> {
     fn join_is_overdue(&self, claim: &Claim, machines: &[Machine]) -> bool {
         let launched_at = machines.iter().map(|machine| machine.record.launched_at).max();
         let snapshot = self.records.snapshot;
-        let overdue = launched_at.is_none_or(|at| snapshot.now - at >= JOIN_TIMEOUT) && snapshot.real_now - claim.written_at_real >= JOIN_TIMEOUT;
+        let overdue =
+            launched_at.is_none_or(|at| snapshot.now - at >= JOIN_TIMEOUT) && snapshot.real_now - claim.written_at_real >= JOIN_TIMEOUT;
         overdue && (machines.is_empty() || machines.iter().any(|machine| !machine.joined))
     }
 

@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, TimeDelta, Timelike, Utc};
 
-use super::snapshot::{CloudInstance, InstanceState, NodeView, Observed, Snapshot};
 use super::Action;
+use super::snapshot::{CloudInstance, InstanceState, NodeView, Observed, Snapshot};
 use crate::capacity::{Claim, ClaimPhase, ClaimedInstance, End, EndCause, Notice, NoticeKind, Provider};
 
 /// An event (running, ended) normally arrives within seconds; after this market time without one, the time is estimated.
@@ -177,11 +177,7 @@ impl<'a> Look<'a> {
         let recorded = claim.status.instances.iter();
         match claim.record.offer.provider {
             Provider::Nodes => recorded.map(|instance| self.node_machine(claim, instance)).collect(),
-            Provider::Aws => recorded
-                .cloned()
-                .chain(self.unrecorded(claim))
-                .map(|instance| self.cloud_machine(claim, &instance))
-                .collect(),
+            Provider::Aws => recorded.cloned().chain(self.unrecorded(claim)).map(|instance| self.cloud_machine(claim, &instance)).collect(),
         }
     }
 

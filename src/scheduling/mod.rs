@@ -24,3 +24,8 @@ pub use action::{Action, Decision, DecisionKind, NOTICE_GRACE_SECONDS, Plan, Rea
 pub use audit::audit;
 pub use plan::plan;
 pub use snapshot::Snapshot;
+
+#[cfg(test)]
+pub mod scenario;
+#[cfg(test)]
+mod scenario_tests;

@@ -82,7 +82,9 @@ impl Candidate<'_> {
     fn is_conceivable(&self) -> bool {
         !matches!(
             self.against,
-            Some(Against::Unfit | Against::ZoneNotWanted | Against::KindNotAllowed | Against::PoolSmaller { .. } | Against::Rejected { .. })
+            Some(
+                Against::Unfit | Against::ZoneNotWanted | Against::KindNotAllowed | Against::PoolSmaller { .. } | Against::Rejected { .. }
+            )
         )
     }
 }
@@ -92,7 +94,9 @@ impl Candidate<'_> {
 enum Urgency {
     NoDeadline,
     /// Capacity that may be taken back is affordable until then.
-    Relaxed { until: DateTime<Utc> },
+    Relaxed {
+        until: DateTime<Utc>,
+    },
     Pressed,
     /// Not even the fastest start would do.
     Late,
@@ -101,7 +105,8 @@ enum Urgency {
 /// Decides where the job's next attempt runs.
 pub fn place(view: &JobView, market: &Market<'_>) -> Placement {
     let now = market.snapshot.now;
-    let pools: Vec<&PoolView> = market.snapshot.pools.iter().filter(|pool| view.job.pool.as_ref().is_none_or(|name| *name == pool.name)).collect();
+    let pools: Vec<&PoolView> =
+        market.snapshot.pools.iter().filter(|pool| view.job.pool.as_ref().is_none_or(|name| *name == pool.name)).collect();
     if let Some(refusal) = unusable(view, &pools) {
         return refusal;
     }
@@ -113,10 +118,8 @@ pub fn place(view: &JobView, market: &Market<'_>) -> Placement {
         return impossible(view, fastest, now);
     }
     let pressed = matches!(urgency, Urgency::Pressed | Urgency::Late);
-    let mut candidates: Vec<Candidate<'_>> = pools
-        .iter()
-        .flat_map(|pool| pool.offers.iter().map(|quoted| weigh(view, pool, quoted, market, pressed)))
-        .collect();
+    let mut candidates: Vec<Candidate<'_>> =
+        pools.iter().flat_map(|pool| pool.offers.iter().map(|quoted| weigh(view, pool, quoted, market, pressed))).collect();
     candidates.sort_by(|a, b| rank(a).cmp(&rank(b)));
     choose(view, &pools, &candidates, urgency, now)
 }
@@ -129,7 +132,9 @@ fn boot_of(pool: &PoolView) -> Span {
 }
 
 fn urgency(view: &JobView, fastest: Outlook, slowest: Outlook, now: DateTime<Utc>) -> Urgency {
-    let Some(deadline) = view.job.deadline else { return Urgency::NoDeadline };
+    let Some(deadline) = view.job.deadline else {
+        return Urgency::NoDeadline;
+    };
     let until = slowest.must_be_safe_from(deadline);
     match () {
         () if fastest.finish(now) > deadline => Urgency::Late,
@@ -215,7 +220,9 @@ fn choose(view: &JobView, pools: &[&PoolView], candidates: &[Candidate<'_>], urg
     let best = |kind: CapacityKind| candidates.iter().position(|candidate| candidate.kind() == kind && candidate.against.is_none());
     let spot_conceivable = candidates.iter().any(|candidate| candidate.kind() == CapacityKind::Spot && candidate.is_conceivable());
     let (reserved, spot, on_demand) = (best(CapacityKind::Reserved), best(CapacityKind::Spot), best(CapacityKind::OnDemand));
-    let only = |code| if view.job.capacity_kinds.len() == 1 { ReasonCode::OnlyKindAllowed } else { code };
+    let only = |code| {
+        if view.job.capacity_kinds.len() == 1 { ReasonCode::OnlyKindAllowed } else { code }
+    };
     let pressed = matches!(urgency, Urgency::Pressed | Urgency::Late);
     let choice = match (reserved, pressed) {
         (Some(index), _) => Some((index, only(ReasonCode::ReservationIdle))),
@@ -267,7 +274,9 @@ fn launch_words(offer: &Offer, code: ReasonCode, urgency: Urgency) -> String {
     let late = if urgency == Urgency::Late { " (the deadline is missed already)" } else { "" };
     match (code, offer.kind, urgency) {
         (ReasonCode::ReservationIdle, _, _) => "idle reserved capacity is paid already".to_owned(),
-        (ReasonCode::DeadlineNeedsOnDemand, _, _) => format!("the deadline leaves no time for an interruption{late}"),
+        (ReasonCode::DeadlineNeedsOnDemand, _, _) => {
+            format!("the deadline leaves no time for an interruption{late}")
+        }
         (_, CapacityKind::Spot, Urgency::Relaxed { until }) => {
             format!("cheapest spot, and the deadline could bear an interruption until {}", time_words(until))
         }
@@ -291,7 +300,9 @@ fn no_choice(
     now: DateTime<Utc>,
 ) -> (DecisionKind, Reason) {
     let workers = view.job.workers;
-    let pick = |wanted: fn(&Against) -> bool| candidates.iter().filter(|candidate| candidate.against.as_ref().is_some_and(wanted)).collect::<Vec<_>>();
+    let pick = |wanted: fn(&Against) -> bool| {
+        candidates.iter().filter(|candidate| candidate.against.as_ref().is_some_and(wanted)).collect::<Vec<_>>()
+    };
     let waits = |code, message| (DecisionKind::Wait, Reason { code, message });
     let refused = pick(|against| matches!(against, Against::Refused(_)));
     if !refused.is_empty() {
@@ -308,11 +319,15 @@ fn no_choice(
         match &candidate.against {
             Some(Against::PoolFull { free, machines_max }) => {
                 let pool = &candidate.pool.name;
-                let message = format!("{workers} machines are needed, pool {pool} has {free} of its {machines_max} left; waits for other jobs to end");
+                let message = format!(
+                    "{workers} machines are needed, pool {pool} has {free} of its {machines_max} left; waits for other jobs to end"
+                );
                 return waits(ReasonCode::PoolLimit, message);
             }
             Some(Against::Bound { available, bound }) => {
-                let message = format!("{workers} × {offer} are needed, {bound} leaves {available}; raise it, allow other machines, or use fewer workers");
+                let message = format!(
+                    "{workers} × {offer} are needed, {bound} leaves {available}; raise it, allow other machines, or use fewer workers"
+                );
                 return waits(ReasonCode::QuotaReached, message);
             }
             Some(Against::TooFewNodes { free }) => {
@@ -325,7 +340,10 @@ fn no_choice(
     if let Some(Candidate { pool, against: Some(Against::Rejected { message }), .. }) =
         pick(|against| matches!(against, Against::Rejected { .. })).first()
     {
-        let message = format!("the cloud calls the request to pool {} wrong: {message}. Correct the pool or the job; either is tried again at once", pool.name);
+        let message = format!(
+            "the cloud calls the request to pool {} wrong: {message}. Correct the pool or the job; either is tried again at once",
+            pool.name
+        );
         return (DecisionKind::Refuse, Reason { code: ReasonCode::RequestRejected, message });
     }
     nothing_fits(view, pools, candidates, now)
@@ -343,15 +361,21 @@ fn all_refused(refused: &[&Candidate<'_>], candidates: &[Candidate<'_>], urgency
     };
     let all_quota = refusals.iter().all(|(avoided, _)| avoided.code == RefusalCode::Quota);
     let on_demand_free = candidates.iter().any(|candidate| candidate.kind() == CapacityKind::OnDemand && candidate.against.is_none());
-    let story = format!("{} offers were refused lately ({offer}: {}), the next is asked again at {}", refusals.len(), next.message, time_words(next.until));
+    let story = format!(
+        "{} offers were refused lately ({offer}: {}), the next is asked again at {}",
+        refusals.len(),
+        next.message,
+        time_words(next.until)
+    );
     let (code, message) = match urgency {
         _ if all_quota => (ReasonCode::QuotaReached, format!("{story}. A higher quota would help")),
         Urgency::Relaxed { until } if on_demand_free => {
             (ReasonCode::SpotUnavailableSlackLeft, format!("{story}; on-demand is bought from {} on, if need be", time_words(until)))
         }
-        Urgency::NoDeadline if on_demand_free => {
-            (ReasonCode::SpotUnavailableSlackLeft, format!("{story}. There is no deadline, so on-demand is not bought; a deadline would allow it"))
-        }
+        Urgency::NoDeadline if on_demand_free => (
+            ReasonCode::SpotUnavailableSlackLeft,
+            format!("{story}. There is no deadline, so on-demand is not bought; a deadline would allow it"),
+        ),
         _ => (ReasonCode::AllOffersRefused, format!("{story}. More zones, types or capacity kinds would help")),
     };
     (DecisionKind::Wait, Reason { code, message })
@@ -359,7 +383,9 @@ fn all_refused(refused: &[&Candidate<'_>], candidates: &[Candidate<'_>], urgency
 
 fn nothing_fits(view: &JobView, pools: &[&PoolView], candidates: &[Candidate<'_>], _now: DateTime<Utc>) -> (DecisionKind, Reason) {
     let ready = pools.iter().any(|pool| pool.state.is_ok());
-    if !ready && let Some((pool, message)) = pools.iter().find_map(|pool| pool.state.as_ref().err().map(|(_, message)| (&pool.name, message))) {
+    if !ready
+        && let Some((pool, message)) = pools.iter().find_map(|pool| pool.state.as_ref().err().map(|(_, message)| (&pool.name, message)))
+    {
         return (DecisionKind::Wait, Reason { code: ReasonCode::PoolNotReady, message: format!("pool {pool} is not ready: {message}") });
     }
     let ruled_out = |against: fn(&Against) -> bool| candidates.iter().find(|candidate| candidate.against.as_ref().is_some_and(against));
@@ -448,7 +474,9 @@ fn verdict(candidate: &Candidate<'_>, chosen: bool) -> String {
         Some(Against::Unfit) => "machine does not meet the requirements".to_owned(),
         Some(Against::ZoneNotWanted) => "zone is not allowed".to_owned(),
         Some(Against::KindNotAllowed) => "kind is not allowed".to_owned(),
-        Some(Against::PoolSmaller { machines_max }) => format!("pool has {machines_max} machines at most"),
+        Some(Against::PoolSmaller { machines_max }) => {
+            format!("pool has {machines_max} machines at most")
+        }
         Some(Against::Rejected { message }) => format!("request is wrong: {message}"),
         Some(Against::Bound { available, bound }) => format!("{bound} leaves {available}"),
         Some(Against::PoolFull { free, .. }) => format!("pool limit leaves {free}"),
