@@ -12,7 +12,7 @@ use aws_sdk_ec2::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_ec2::operation::create_fleet::{CreateFleetError, CreateFleetOutput};
 use aws_sdk_ec2::types::{
     CreateFleetError as NotLaunched, DefaultTargetCapacityType, FleetLaunchTemplateConfigRequest, FleetLaunchTemplateOverridesRequest, FleetLaunchTemplateSpecificationRequest, FleetType,
-    InstanceType as Ec2Type, OnDemandOptionsRequest, ResourceType, SpotInstanceInterruptionBehavior, SpotOptionsRequest, Tag, TagSpecification, TargetCapacitySpecificationRequest,
+    InstanceType as Ec2Type, OnDemandOptionsRequest, ResourceType, SpotAllocationStrategy, SpotInstanceInterruptionBehavior, SpotOptionsRequest, Tag, TagSpecification, TargetCapacitySpecificationRequest,
 };
 use aws_smithy_runtime_api::client::interceptors::context::InterceptorContext;
 use aws_smithy_runtime_api::client::retries::classifiers::{ClassifyRetry, RetryAction, RetryClassifierPriority};
@@ -146,6 +146,8 @@ impl AwsRegion {
 
 fn all_or_nothing_spot(count: i32) -> SpotOptionsRequest {
     SpotOptionsRequest::builder()
+        // With one type in one zone there is nothing to choose; said because it is AWS's advice, and emulators ask for one.
+        .allocation_strategy(SpotAllocationStrategy::PriceCapacityOptimized)
         .single_instance_type(true)
         .single_availability_zone(true)
         .min_target_capacity(count)

@@ -1,0 +1,75 @@
+//! The wire between Purser and AWS: one list of calls through [`purser::cloud::aws::Aws`], run against moto (not ours: the
+//! referee for wire format) and against Purser's own twin (the referee for behaviour).
+//!
+//! What AWS does, as documented, stands in [`expected::AWS`]; where an endpoint is known to do otherwise,
+//! [`expected::DIFFERENCES`] says so with the reason. Anything else is a failure, and so is a difference that has gone.
+//!
+//! Harmless by construction: the calls run in a child process of this test, which gets dummy credentials, no AWS
+//! configuration, no metadata service, and the global endpoint on the loopback interface.
+
+mod calls;
+mod endpoint;
+mod expected;
+
+use std::collections::BTreeMap;
+use std::process::Command;
+
+use endpoint::{Endpoint, Started};
+
+#[test]
+fn moto_speaks_as_aws_does_but_for_known_differences() {
+    match endpoint::moto() {
+        Started::Running(endpoint) => compare(&endpoint),
+        Started::Missing(why) => eprintln!("skipped: {why}"),
+    }
+}
+
+#[test]
+fn the_twin_speaks_as_aws_does_but_for_known_differences() {
+    match endpoint::twin() {
+        Started::Running(endpoint) => compare(&endpoint),
+        Started::Missing(why) => eprintln!("skipped: {why}"),
+    }
+}
+
+/// Runs in the child, with the environment of [`observe`]; alone it would have no endpoint.
+#[test]
+#[ignore = "run by the tests above in a process of its own"]
+fn child() {
+    let Ok(endpoint) = std::env::var("AWS_ENDPOINT_URL") else { return };
+    assert!(endpoint.starts_with("http://127.0.0.1:"), "the calls are for the loopback interface only");
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    for (call, seen) in runtime.block_on(calls::run()) {
+        println!("{}{call}\t{seen}", endpoint::MARK);
+    }
+}
+
+fn compare(endpoint: &Endpoint) {
+    let seen = observe(endpoint);
+    let mut wrong = Vec::new();
+    for (call, aws) in expected::AWS {
+        let difference = expected::DIFFERENCES.iter().find(|difference| difference.endpoint == endpoint.name && difference.call == *call);
+        let wanted = difference.map_or(*aws, |difference| difference.seen);
+        match seen.get(*call) {
+            Some(seen) if seen == wanted => {}
+            Some(seen) => wrong.push(format!("{call}\n    wanted: {wanted}\n    seen:   {seen}")),
+            None => wrong.push(format!("{call}\n    wanted: {wanted}\n    seen:   the calls did not get that far")),
+        }
+    }
+    assert!(wrong.is_empty(), "{} answers otherwise than written down:\n  {}\n{}", endpoint.name, wrong.join("\n  "), endpoint.log());
+    assert_eq!(seen.len(), expected::AWS.len(), "a call has no expectation");
+}
+
+fn observe(endpoint: &Endpoint) -> BTreeMap<String, String> {
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "child", "--ignored", "--nocapture"])
+        .env_clear()
+        .envs(endpoint.environment())
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    let seen = text.lines().filter_map(|line| line.split_once(endpoint::MARK)?.1.split_once('\t')).map(|(call, seen)| (call.to_owned(), seen.to_owned())).collect();
+    assert!(output.status.success(), "the calls broke off:\n{text}\n{errors}\n{}", endpoint.log());
+    seen
+}
