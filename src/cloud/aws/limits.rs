@@ -18,31 +18,31 @@ use crate::capacity::CapacityKind;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Quota {
     pub name: String,
-    market: Market,
+    market: QuotaMarket,
     /// Family prefixes in small letters: `g`, `vt`, `p5`.
     families: Vec<String>,
     pub vcpus_max: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Market {
+pub(super) enum QuotaMarket {
     OnDemand,
     Spot,
 }
 
-impl Market {
+impl QuotaMarket {
     /// The market whose quota a launch counts against. Reserved machines count nowhere again: their reservation already does.
-    pub fn of(kind: CapacityKind) -> Option<Market> {
+    pub fn of(kind: CapacityKind) -> Option<QuotaMarket> {
         match kind {
             CapacityKind::Reserved => None,
-            CapacityKind::OnDemand => Some(Market::OnDemand),
-            CapacityKind::Spot => Some(Market::Spot),
+            CapacityKind::OnDemand => Some(QuotaMarket::OnDemand),
+            CapacityKind::Spot => Some(QuotaMarket::Spot),
         }
     }
 }
 
 /// vCPUs that run or start, by type and market, whoever runs them.
-pub(super) type VcpusInUse = HashMap<(String, Market), u32>;
+pub(super) type VcpusInUse = HashMap<(String, QuotaMarket), u32>;
 
 impl AwsRegion {
     pub(super) async fn quotas(&self) -> Optional<Arc<Vec<Quota>>> {
@@ -83,8 +83,8 @@ impl AwsRegion {
     }
 }
 
-fn market_of(instance: &Instance) -> Market {
-    if instance.instance_lifecycle() == Some(&InstanceLifecycleType::Spot) { Market::Spot } else { Market::OnDemand }
+fn market_of(instance: &Instance) -> QuotaMarket {
+    if instance.instance_lifecycle() == Some(&InstanceLifecycleType::Spot) { QuotaMarket::Spot } else { QuotaMarket::OnDemand }
 }
 
 fn quota_of(described: &ServiceQuota) -> Option<Quota> {
@@ -92,8 +92,8 @@ fn quota_of(described: &ServiceQuota) -> Option<Quota> {
     let on_demand = name.strip_prefix("Running On-Demand ").and_then(|rest| rest.strip_suffix(" instances"));
     let spot = name.strip_prefix("All ").and_then(|rest| rest.strip_suffix(" Spot Instance Requests"));
     let (market, class) = match (on_demand, spot) {
-        (Some(class), _) => (Market::OnDemand, class),
-        (None, Some(class)) => (Market::Spot, class),
+        (Some(class), _) => (QuotaMarket::OnDemand, class),
+        (None, Some(class)) => (QuotaMarket::Spot, class),
         (None, None) => return None,
     };
     let words = class.split(|separator: char| !separator.is_ascii_alphanumeric()).filter(|word| !["", "and", "Standard"].contains(word));
@@ -102,14 +102,14 @@ fn quota_of(described: &ServiceQuota) -> Option<Quota> {
 }
 
 /// The quota that a type counts against: the one which names the longest beginning of it (`p5` before `p`, `trn` before `t`).
-pub(super) fn quota_for<'a>(quotas: &'a [Quota], instance_type: &str, market: Market) -> Option<&'a Quota> {
+pub(super) fn quota_for<'a>(quotas: &'a [Quota], instance_type: &str, market: QuotaMarket) -> Option<&'a Quota> {
     let matched = |quota: &Quota| quota.families.iter().filter(|family| instance_type.starts_with(family.as_str())).map(String::len).max();
     quotas.iter().filter(|quota| quota.market == market).filter_map(|quota| Some((matched(quota)?, quota))).max_by_key(|(length, _)| *length).map(|(_, quota)| quota)
 }
 
 /// Machines of a type that still fit under its quota.
 pub(super) fn machines_under(quota: &Quota, quotas: &[Quota], in_use: &VcpusInUse, vcpu: u32) -> u32 {
-    let counts = |name: &str, market: Market| market == quota.market && quota_for(quotas, name, market).is_some_and(|other| other.name == quota.name);
+    let counts = |name: &str, market: QuotaMarket| market == quota.market && quota_for(quotas, name, market).is_some_and(|other| other.name == quota.name);
     let used: u32 = in_use.iter().filter(|((name, market), _)| counts(name, *market)).map(|(_, vcpus)| *vcpus).sum();
     quota.vcpus_max.saturating_sub(used) / vcpu.max(1)
 }
@@ -136,7 +136,7 @@ mod tests {
         .collect()
     }
 
-    fn counted(name: &str, market: Market) -> Option<u32> {
+    fn counted(name: &str, market: QuotaMarket) -> Option<u32> {
         quota_for(&quotas(), name, market).map(|quota| quota.vcpus_max)
     }
 
@@ -144,18 +144,18 @@ mod tests {
     fn each_type_counts_against_the_quota_of_its_class() {
         assert_eq!(quotas().len(), 8);
         for (name, vcpus) in [("m5.large", 100), ("t3.micro", 100), ("gr6.4xlarge", 64), ("vt1.3xlarge", 64), ("p5.48xlarge", 192), ("dl1.24xlarge", 96), ("trn1.2xlarge", 8)] {
-            assert_eq!(counted(name, Market::OnDemand), Some(vcpus), "{name}");
+            assert_eq!(counted(name, QuotaMarket::OnDemand), Some(vcpus), "{name}");
         }
-        assert_eq!(counted("p5en.48xlarge", Market::Spot), Some(0));
-        assert_eq!(counted("p4d.24xlarge", Market::Spot), Some(96));
-        assert_eq!(counted("u-6tb1.metal", Market::OnDemand), None, "what no quota names is not bounded");
+        assert_eq!(counted("p5en.48xlarge", QuotaMarket::Spot), Some(0));
+        assert_eq!(counted("p4d.24xlarge", QuotaMarket::Spot), Some(96));
+        assert_eq!(counted("u-6tb1.metal", QuotaMarket::OnDemand), None, "what no quota names is not bounded");
     }
 
     #[test]
     fn what_others_run_in_the_same_class_and_market_counts() {
         let quotas = quotas();
-        let in_use = VcpusInUse::from([(("g4dn.xlarge".into(), Market::OnDemand), 40), (("g5.xlarge".into(), Market::Spot), 4), (("m5.large".into(), Market::OnDemand), 90)]);
+        let in_use = VcpusInUse::from([(("g4dn.xlarge".into(), QuotaMarket::OnDemand), 40), (("g5.xlarge".into(), QuotaMarket::Spot), 4), (("m5.large".into(), QuotaMarket::OnDemand), 90)]);
         let left = |market| machines_under(quota_for(&quotas, "g5.xlarge", market).unwrap(), &quotas, &in_use, 4);
-        assert_eq!((left(Market::OnDemand), left(Market::Spot)), (6, 7));
+        assert_eq!((left(QuotaMarket::OnDemand), left(QuotaMarket::Spot)), (6, 7));
     }
 }

@@ -5,7 +5,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use super::failure::Optional;
-use super::limits::{Market as QuotaMarket, Quota, VcpusInUse, machines_under, quota_for};
+use super::limits::{Quota, QuotaMarket, VcpusInUse, machines_under, quota_for};
 use super::machines::Machine;
 use super::prices::{OnDemandPrices, SpotPrices};
 use super::region::AwsRegion;
