@@ -297,5 +297,4 @@ fn refused(claim: &Claim, instance: &ClaimedInstance, source: BillingError) -> N
 }
 
 #[cfg(test)]
-#[path = "metering_tests.rs"]
 mod tests;
