@@ -1,3 +1,5 @@
+//! The ledger on a real folder: exactly once under crashes and rivals, exact answers, nothing but questions.
+
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;

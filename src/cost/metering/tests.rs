@@ -1,3 +1,5 @@
+//! Metering as knowledge comes late, wrong or not at all.
+
 use proptest::prelude::*;
 
 use super::*;
