@@ -5,10 +5,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use chrono::{DateTime, TimeDelta, Timelike, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 
 use super::Action;
 use super::snapshot::{CloudInstance, InstanceState, NodeView, Observed, Snapshot};
+use crate::capacity::billing::hour_of;
 use crate::capacity::{Claim, ClaimPhase, ClaimedInstance, End, EndCause, Notice, NoticeKind, Provider};
 
 /// An event (running, ended) normally arrives within seconds; after this market time without one, the time is estimated.
@@ -348,10 +349,4 @@ fn estimated_end(record: &ClaimedInstance, gone_at: DateTime<Utc>) -> End {
         _ => EndCause::Terminated,
     };
     End { at: alive_at + half, cause, estimated: true }
-}
-
-/// The clock hour (UTC) that holds this time, as its first second.
-pub fn hour_of(at: DateTime<Utc>) -> DateTime<Utc> {
-    let into_hour = i64::from(at.minute()) * 60 + i64::from(at.second());
-    at - TimeDelta::seconds(into_hour) - TimeDelta::nanoseconds(i64::from(at.nanosecond()))
 }

@@ -363,6 +363,7 @@ fn a_machine_that_ended_unseen_gets_an_estimated_end_between_last_alive_and_firs
 fn claims_are_deleted_only_when_the_ledger_holds_them() {
     let mut held = granted(claim(&job("ghost"), 1, 1, spot()));
     held.status.phase = crate::capacity::ClaimPhase::Ended;
+    held.status.instances[0].seen_alive_at = Some(noon() - minutes(30));
     held.status.instances[0].end =
         Some(crate::capacity::End { at: noon() - minutes(20), cause: crate::capacity::EndCause::Terminated, estimated: false });
     let deletes = |until: Option<TimeDelta>| {
@@ -373,7 +374,7 @@ fn claims_are_deleted_only_when_the_ledger_holds_them() {
         world.plan().contains("DeleteClaim")
     };
     assert!(!deletes(None));
-    assert!(!deletes(Some(-minutes(1))));
+    assert!(!deletes(Some(-minutes(20))));
     assert!(deletes(Some(minutes(0))));
 }
 
