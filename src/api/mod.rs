@@ -43,6 +43,22 @@ pub mod labels {
     pub const PROGRESS: &str = "purser.dev/progress";
     /// Pod annotation: the fraction that its last checkpoint holds.
     pub const CHECKPOINT: &str = "purser.dev/checkpoint";
+    /// Pod annotation: the TrainingJob's name, whole.
+    pub const JOB_NAME: &str = "purser.dev/job-name";
+    /// Pod annotation: how long the whole work takes on these machines (`4h`); fake nodes simulate work from it.
+    pub const EXPECTED_DURATION: &str = "purser.dev/expected-duration";
+    /// Pod annotation: how long a start takes before new work is done (`5m`).
+    pub const RESTART_OVERHEAD: &str = "purser.dev/restart-overhead";
+    /// Pod annotation: how often the program saves (`10m`).
+    pub const CHECKPOINT_INTERVAL: &str = "purser.dev/checkpoint-interval";
+    /// Pod annotation: the fraction that this attempt resumes from, 0 to 1.
+    pub const RESUME_FRACTION: &str = "purser.dev/resume-fraction";
+    /// Pod annotation: workers in the gang.
+    pub const WORKERS: &str = "purser.dev/workers";
+    /// Audience of the token with which a pod reports its progress.
+    pub const TOKEN_AUDIENCE: &str = "purser.dev";
+    /// Taint of a node whose machine is going away (NoSchedule).
+    pub const LEAVING_TAINT: &str = "purser.dev/leaving";
     /// Startup taint of a machine that no claim has adopted yet (NoExecute).
     pub const UNCLAIMED_TAINT: &str = "purser.dev/unclaimed";
     /// Finalizer that keeps pods until their record is copied, and jobs until their capacity is given back.
