@@ -114,6 +114,10 @@ impl Wire {
         let again = self.aws.launch(&request, "token-spot").await.unwrap();
         let ids = |answer: &LaunchAnswer| answer.instances.iter().map(|launched| launched.id.clone()).collect::<BTreeSet<_>>();
         self.saw("launch: the same token again", if ids(&first) == ids(&again) { "the same machines" } else { "other machines" });
+        let mut changed = request.clone();
+        changed.config.volume_gib += 1;
+        let mended = self.aws.launch(&changed, "token-spot").await.map_or_else(error_told, |answer| if ids(&first) == ids(&answer) { "the same machines".into() } else { "other machines".into() });
+        self.saw("launch: the same token, after an upgrade changed the template", mended);
         let on_demand = Offer { kind: CapacityKind::OnDemand, price: MoneyPerHour::usd("1").unwrap(), ..spot.clone() };
         let answer = self.aws.launch(&self.request(&on_demand, 1, "claim-od"), "token-od").await.unwrap();
         self.saw("launch: one machine on demand", told(&answer));

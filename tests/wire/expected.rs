@@ -12,6 +12,7 @@ pub const AWS: &[(&str, &str)] = &[
     ("quote: a g5.xlarge is", "4 vCPU, 16384 MiB, 1 × A10G, amd64"),
     ("launch: two spot machines", "2 machines"),
     ("launch: the same token again", "the same machines"),
+    ("launch: the same token, after an upgrade changed the template", "the same machines"),
     ("launch: one machine on demand", "1 machines"),
     ("list: the machines of the claim", "2 alive, as asked for: true"),
     ("list: launch times are the market's", "true"),
@@ -44,5 +45,6 @@ pub const DIFFERENCES: &[Difference] = &[
     Difference { endpoint: "moto", call: "quote: quotas", seen: "not known", because: "moto knows the quotas of VPC only" },
     Difference { endpoint: "moto", call: "quote: reservations", seen: "not known", because: "moto has no capacity reservations" },
     Difference { endpoint: "moto", call: "launch: the same token again", seen: "other machines", because: "moto ignores client tokens" },
+    Difference { endpoint: "moto", call: "launch: the same token, after an upgrade changed the template", seen: "other machines", because: "moto ignores client tokens" },
     Difference { endpoint: "moto", call: "launch: more than the market has", seen: "900 machines", because: "moto never runs out" },
 ];

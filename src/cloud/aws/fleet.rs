@@ -32,6 +32,7 @@ const ATTEMPT_TAG: &str = "purser.dev/attempt";
 /// EC2 lists new machines a little after it gave them; a missing launch time is not worth more waiting than this.
 const LISTED_AFTER: [Duration; 4] = [Duration::ZERO, Duration::from_millis(250), Duration::from_millis(500), Duration::from_secs(1)];
 const TEMPLATE_GONE: [&str; 2] = ["InvalidLaunchTemplateName.NotFoundException", "InvalidLaunchTemplateId.NotFound"];
+const TOKEN_USED: &str = "IdempotentParameterMismatch";
 
 /// Why no machine came: an answer, or no answer.
 #[derive(Debug)]
@@ -82,6 +83,11 @@ impl AwsRegion {
             }
             answer => answer,
         };
+        if let Err(error) = &answer
+            && error.code() == Some(TOKEN_USED)
+        {
+            return self.earlier_machines(request, message_of(error)).await;
+        }
         let doing = || format!("ask for {} × {} in {}", request.count, request.offer, self.name);
         let answer = answer.map_err(|error| LaunchFailure::of(doing(), error))?;
         self.read(request, &answer, doing).await
@@ -121,6 +127,24 @@ impl AwsRegion {
         let times = self.launch_times(&ids).await;
         let now = self.market_now();
         let instances = ids.into_iter().map(|id| LaunchedInstance { launched_at: times.get(&id).copied().unwrap_or(now), id }).collect();
+        Ok(LaunchAnswer { instances, refusal })
+    }
+
+    /// The token was used for this claim by other bytes (an older Purser's): whatever machines carry the claim's tag are the
+    /// answer that was lost. What EC2 lists too late becomes an orphan of the claim, and is ended as such.
+    async fn earlier_machines(&self, request: &LaunchRequest, message: String) -> Result<LaunchAnswer, LaunchFailure> {
+        let mut instances = Vec::new();
+        for pause in LISTED_AFTER {
+            tokio::time::sleep(pause).await;
+            let listed = self.instances(&request.config.cluster_id).await.map_err(LaunchFailure::Failed)?;
+            let of_claim = listed.into_iter().filter(|instance| instance.claim.as_ref() == Some(&request.claim));
+            instances = of_claim.map(|instance| LaunchedInstance { id: instance.id, launched_at: instance.launched_at }).collect();
+            if !instances.is_empty() {
+                break;
+            }
+        }
+        let code = if instances.is_empty() { RefusalCode::NoCapacity } else { RefusalCode::Partial };
+        let refusal = (instances.len() < request.count as usize).then(|| Refusal { code, message, at: self.market_now() });
         Ok(LaunchAnswer { instances, refusal })
     }
 

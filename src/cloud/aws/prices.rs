@@ -38,7 +38,7 @@ impl AwsRegion {
         let now = self.market_now();
         let names = if types.len() <= NAMES_MAX { types } else { Vec::new() };
         let request = self.ec2.describe_spot_price_history().set_instance_types(Some(names.iter().map(|name| Ec2Type::from(name.as_str())).collect()));
-        let request = request.product_descriptions(LINUX).start_time(aws_time(now)).end_time(aws_time(now));
+        let request = request.product_descriptions(LINUX).start_time(aws_time(now));
         let answer: Result<Vec<SpotPrice>, _> = request.into_paginator().items().send().collect().await;
         let answer = answer.map_err(|error| failed(format!("describe spot prices in {}", self.name), error))?;
         Ok(Arc::new(prices_in_force(&answer)))
