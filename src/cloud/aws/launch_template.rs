@@ -8,7 +8,7 @@ use aws_sdk_ec2::operation::create_launch_template::CreateLaunchTemplateError;
 use aws_sdk_ec2::types::{
     BlockDeviceMapping, CapacityReservationPreference, CapacityReservationTarget, Image, LaunchTemplateBlockDeviceMappingRequest, LaunchTemplateCapacityReservationSpecificationRequest,
     LaunchTemplateEbsBlockDeviceRequest, LaunchTemplateHttpTokensState, LaunchTemplateIamInstanceProfileSpecificationRequest, LaunchTemplateInstanceMetadataOptionsRequest,
-    LaunchTemplateTagSpecificationRequest, RequestLaunchTemplateData, ResourceType, Tag, TagSpecification, VolumeType,
+    LaunchTemplateTagSpecificationRequest, RequestLaunchTemplateData, ResourceType, ShutdownBehavior, Tag, TagSpecification, VolumeType,
 };
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use base64::Engine;
@@ -96,6 +96,8 @@ fn template_data(config: &PoolConfig, draw: &Draw<'_>, image: &Image) -> Request
         .set_security_group_ids(Some(config.security_groups.clone()).filter(|groups| !groups.is_empty()))
         .set_user_data(config.user_data.as_ref().map(|text| base64::engine::general_purpose::STANDARD.encode(text)))
         .metadata_options(metadata)
+        // A machine that switches itself off would otherwise stay, stopped, with a volume that is paid for.
+        .instance_initiated_shutdown_behavior(ShutdownBehavior::Terminate)
         .set_capacity_reservation_specification(reservation_words(draw))
         // The instances' own tags come with each launch; volumes can be tagged from here only.
         .tag_specifications(tagged(ResourceType::Volume))
