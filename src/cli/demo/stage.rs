@@ -78,7 +78,7 @@ impl Stage {
     fn twin(&self) -> Command {
         let mut command = self.cluster.companion(&self.purser);
         command
-            .args(["twin", "--market", "demo", "--nodes", "kwok", "--market-epoch", self.market_epoch])
+            .args(["twin", "--market", "demo", "--market-epoch", self.market_epoch])
             .args(["--speed", &self.speed.to_string()])
             .args(["--listen", &format!("127.0.0.1:{}", self.twin_port)])
             .arg("--state")
