@@ -16,7 +16,5 @@ pub fn start(command: &Command) {
 
 /// Servers say what they do; the others only what goes wrong. A server gets an arm of its own here.
 const fn is_server(command: &Command) -> bool {
-    match command {
-        _ => false,
-    }
+    matches!(command, Command::Twin(_))
 }

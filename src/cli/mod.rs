@@ -12,7 +12,6 @@ pub mod output;
 mod cluster;
 mod completions;
 mod crds;
-mod demo;
 mod explain;
 mod install;
 mod job;
@@ -20,6 +19,7 @@ mod ledger;
 mod logging;
 mod plan;
 mod report;
+mod twin;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -60,8 +60,6 @@ pub enum Command {
     Install(install::Args),
     /// Print the CustomResourceDefinitions.
     Crds(crds::Args),
-    /// Show the whole way on this machine: a local cluster, a simulated AWS market, five jobs, what they cost.
-    Demo(demo::Args),
     /// Submit, list, describe and cancel training jobs, and read their logs.
     Job(job::Args),
     /// Say what would be bought for the jobs of a file, when they finish and what they cost, without buying.
@@ -72,6 +70,8 @@ pub enum Command {
     Report(report::Args),
     /// Ask a ledger in SQL.
     Ledger(ledger::Args),
+    /// Play AWS on this machine: EC2, SQS, S3, pricing and quotas over a simulated market.
+    Twin(twin::Args),
     /// Start, look at and end a throwaway Kubernetes on this machine.
     Cluster(cluster::Args),
     /// Write what is made from code: manifests/crds and docs/reference.
@@ -106,12 +106,12 @@ async fn run(cli: Cli) -> Result<Exit, CliError> {
     match cli.command {
         Command::Install(args) => install::run(&args, &cli.global).await,
         Command::Crds(args) => crds::run(&args),
-        Command::Demo(args) => demo::run(&args).await,
         Command::Job(args) => job::run(args, &cli.global).await,
         Command::Plan(args) => plan::run(&args, &cli.global).await,
         Command::Explain(args) => explain::run(&args, &cli.global).await,
         Command::Report(args) => report::run(&args).await,
         Command::Ledger(args) => ledger::run(&args).await,
+        Command::Twin(args) => twin::run(&args, &cli.global).await,
         Command::Cluster(args) => cluster::run(&args).await,
         Command::Generate(args) => generate::run(&args),
         Command::Completions(args) => completions::run(&args),

@@ -214,6 +214,11 @@ impl Fleet {
         self.index.get(id).map(|index| &self.instances[*index])
     }
 
+    /// Its place in the order of launches, from 0.
+    pub fn number(&self, id: &str) -> Option<usize> {
+        self.index.get(id).copied()
+    }
+
     pub fn live(&self) -> impl Iterator<Item = &Instance> {
         self.live.values().flatten().map(|index| &self.instances[*index])
     }

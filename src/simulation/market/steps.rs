@@ -39,6 +39,23 @@ impl<T: PartialEq> Steps<T> {
         &self.points[index.saturating_sub(1)].1
     }
 
+    /// Since when it has the value of `second`; `second` itself before the beginning.
+    pub fn since(&self, second: i64) -> i64 {
+        let (base, inside) = self.inside(second);
+        if second < 0 {
+            return second;
+        }
+        let index = self.points.partition_point(|(start, _)| *start <= inside);
+        let (start, value) = &self.points[index.saturating_sub(1)];
+        let goes_on = base > 0 && *start == 0 && self.points.last().is_some_and(|(_, last)| last == value);
+        // Over the seam of two periods: the last point of the one before, unless it never changes.
+        match self.points.last().filter(|_| goes_on).zip(self.period) {
+            Some((_, _)) if self.points.len() == 1 => 0,
+            Some(((last, _), period)) => base - period + last,
+            None => base + start,
+        }
+    }
+
     /// The first change after `second`.
     pub fn next_change(&self, second: i64) -> Option<(i64, &T)> {
         let (base, inside) = self.inside(second.max(0));
@@ -123,7 +140,9 @@ mod tests {
             let steps = steps.repeating(values.len() as i64 * gap);
             let seen: Vec<i64> = steps.changes(0, 100).map(|(second, _)| second).collect();
             let wanted: Vec<i64> = (1..=100).filter(|second| steps.at(*second) != steps.at(second - 1)).collect();
-            prop_assert_eq!(seen, wanted);
+            prop_assert_eq!(&seen, &wanted);
+            let since = |second: i64| wanted.iter().copied().filter(|change| *change <= second).max().unwrap_or(0);
+            prop_assert!((0..=100).all(|second| steps.since(second) == since(second)));
         }
     }
 }
