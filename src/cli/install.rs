@@ -44,7 +44,7 @@ pub struct Args {
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=5))]
     replicas: u32,
     /// This installation's id: the value of the tag purser.dev/cluster on its machines. Keep it over a restore
-    /// [default: the UID of the cluster's kube-system namespace].
+    /// [default: kept in the ConfigMap purser-installation].
     #[arg(long, value_name = "ID")]
     cluster_id: Option<String>,
     /// Apply it (server-side) instead of printing it.

@@ -16,5 +16,5 @@ pub fn start(command: &Command) {
 
 /// Servers say what they do; the others only what goes wrong. A server gets an arm of its own here.
 const fn is_server(command: &Command) -> bool {
-    matches!(command, Command::Twin(_))
+    matches!(command, Command::Operator(_) | Command::Twin(_))
 }

@@ -17,6 +17,7 @@ mod install;
 mod job;
 mod ledger;
 mod logging;
+mod operator;
 mod plan;
 mod report;
 mod twin;
@@ -58,6 +59,8 @@ pub struct Global {
 pub enum Command {
     /// Print or apply everything a cluster needs for Purser.
     Install(install::Args),
+    /// Run the operator: webhook, metrics and, for the leader, the scheduling cycle.
+    Operator(operator::Args),
     /// Print the CustomResourceDefinitions.
     Crds(crds::Args),
     /// Submit, list, describe and cancel training jobs, and read their logs.
@@ -105,6 +108,7 @@ fn fail(error: &CliError) -> ExitCode {
 async fn run(cli: Cli) -> Result<Exit, CliError> {
     match cli.command {
         Command::Install(args) => install::run(&args, &cli.global).await,
+        Command::Operator(args) => operator::run(args, &cli.global).await,
         Command::Crds(args) => crds::run(&args),
         Command::Job(args) => job::run(args, &cli.global).await,
         Command::Plan(args) => plan::run(&args, &cli.global).await,

@@ -18,6 +18,7 @@ pub mod effects;
 pub mod events;
 pub mod failpoint;
 pub mod health;
+pub mod installation;
 pub mod lease;
 pub mod meter;
 pub mod names;

@@ -16,13 +16,26 @@ use crate::scheduling::snapshot::{ExperimentView, JobView, TeamView};
 use crate::training::{Checkpoint, Job, JobRef, JobStatus};
 use crate::units::{Money, Span};
 
-/// All jobs; those whose namespace two teams claim wait until that is settled, for nobody knows whose budget pays.
-pub fn job_views(objects: Vec<DeserializeGuard<TrainingJob>>, disputed: &BTreeMap<String, String>, sums: &Sums) -> Vec<JobView> {
+/// All jobs. One whose namespace two teams claim waits until that is settled, for nobody knows whose budget pays; so does
+/// one whose experiment is not there.
+pub fn job_views(
+    objects: Vec<DeserializeGuard<TrainingJob>>,
+    experiments: &[ExperimentView],
+    disputed: &BTreeMap<String, String>,
+    sums: &Sums,
+) -> Vec<JobView> {
     let mut views: Vec<JobView> = objects.into_iter().filter_map(|object| job_view(object.0, sums)).collect();
-    for view in &mut views {
-        if let Some(dispute) = disputed.get(&view.job.id.namespace) {
-            view.invalid.get_or_insert_with(|| (ConditionReason::NamespaceClaimedTwice.to_string(), dispute.clone()));
-        }
+    for view in views.iter_mut().filter(|view| view.invalid.is_none()) {
+        let (namespace, experiment) = (&view.job.id.namespace, &view.job.experiment);
+        let exists = experiments.iter().any(|one| one.namespace == *namespace && one.name == *experiment);
+        view.invalid = match disputed.get(namespace) {
+            Some(dispute) => Some((ConditionReason::NamespaceClaimedTwice.to_string(), dispute.clone())),
+            None if !exists => {
+                let message = format!("experiment {experiment} does not exist in namespace {namespace}; create it, or submit the job again with another");
+                Some((ConditionReason::UnknownExperiment.to_string(), message))
+            }
+            None => None,
+        };
     }
     views
 }
@@ -146,7 +159,7 @@ mod tests {
 
     #[test]
     fn a_job_that_does_not_parse_is_seen_and_says_why() {
-        let views = job_views(vec![stored(json!({"experiment": "lm", "expectedDuration": "soon", "template": {}}))], &BTreeMap::new(), &Sums::default());
+        let views = job_views(vec![stored(json!({"experiment": "lm", "expectedDuration": "soon", "template": {}}))], &[], &BTreeMap::new(), &Sums::default());
         let (reason, message) = views[0].invalid.clone().unwrap();
         assert_eq!(reason, "InvalidSpec");
         assert!(message.contains("soon"), "{message}");
@@ -157,9 +170,18 @@ mod tests {
         let team = |name: &str| Team::new(name, serde_json::from_value(json!({"namespaces": ["vision"]})).unwrap());
         let disputed = disputed_namespaces(&[team("red"), team("blue")]);
         let good = json!({"experiment": "lm", "expectedDuration": "1h", "template": {"spec": {"containers": [{"name": "t", "image": "i"}]}}});
-        let views = job_views(vec![stored(good)], &disputed, &Sums::default());
+        let views = job_views(vec![stored(good)], &[], &disputed, &Sums::default());
         let (reason, message) = views[0].invalid.clone().unwrap();
         assert_eq!(reason, "NamespaceClaimedTwice");
         assert!(message.contains("red and blue"), "{message}");
+    }
+
+    #[test]
+    fn a_job_without_its_experiment_waits_for_it() {
+        let good = json!({"experiment": "lm", "expectedDuration": "1h", "template": {"spec": {"containers": [{"name": "t", "image": "i"}]}}});
+        let experiment = ExperimentView { namespace: "vision".to_owned(), name: "lm".to_owned(), owner: "ada".to_owned(), budget: None, metered: Money::ZERO_USD };
+        let views = |experiments: &[ExperimentView]| job_views(vec![stored(good.clone())], experiments, &BTreeMap::new(), &Sums::default());
+        assert_eq!(views(&[])[0].invalid.as_ref().unwrap().0, "UnknownExperiment");
+        assert_eq!(views(&[experiment])[0].invalid, None);
     }
 }

@@ -91,11 +91,12 @@ impl Observer {
             claims: claims.readable.iter().map(|claim| (claim.name_any(), claim.resource_version().unwrap_or_default())).collect(),
             regions: pools.iter().filter_map(|pool| Some((pool.view.name.clone(), pool.config.as_ref()?.region.clone()))).collect(),
         };
+        let experiments = jobs::experiment_views(&parsed(&self.stores.experiments), sums);
         let snapshot = Snapshot {
             now: self.clock.now(),
             real_now: self.clock.real_now(),
-            jobs: jobs::job_views(jobs, &disputed, sums),
-            experiments: jobs::experiment_views(&parsed(&self.stores.experiments), sums),
+            jobs: jobs::job_views(jobs, &experiments, &disputed, sums),
+            experiments,
             teams: jobs::team_views(&teams, sums),
             pools: pools.iter().map(|pool| pool.view.clone()).collect(),
             claims: claims.readable.iter().filter_map(core_claim).collect(),
