@@ -6,6 +6,7 @@ use super::cluster_access::api_error;
 use super::output::{self, Table};
 use super::{CliError, Exit, Global, job};
 use crate::api::{CapacityClaim, CapacityPool};
+use crate::scheduling::explain::job_lines;
 use crate::training::{Considered, DecisionRecord};
 
 #[derive(Debug, clap::Args)]
@@ -32,11 +33,12 @@ pub async fn run(args: &Args, global: &Global) -> Result<Exit, CliError> {
 async fn explain_job(global: &Global, name: &str) -> Result<String, CliError> {
     let (client, namespace) = (global.client().await?, global.namespace().await?);
     let job = job::fetch(&client, &namespace, name).await?;
+    let reference = job.job_ref().map_err(|error| CliError::failed("the API server answered with half a job").because(error))?;
     let status = job.status.unwrap_or_default();
-    let Some(decision) = &status.job.decision else {
-        return Ok(format!("{namespace}/{name} is {}: Purser has not looked at it yet. Is the operator running?\n", status.job.phase));
-    };
-    Ok(format!("{namespace}/{name} is {}.\n{}", status.job.phase, decision_text(decision)))
+    if status.job.decision.is_none() {
+        return Ok(format!("{reference} is {}: Purser has not looked at it yet. Is the operator running?\n", status.job.phase));
+    }
+    Ok(job_lines(&reference, &status.job).join("\n") + "\n")
 }
 
 /// A recorded decision: what, why, and every offer that was looked at with why it won or lost.
