@@ -30,7 +30,6 @@ demo-down: ## End the demo and remove all it made
 	$(PURSER) demo down --dir $(DEMO_DIR)
 
 check: machine ## Compile everything and lint it
-	cargo fmt --check || echo "note: rustfmt would change something (not fatal)"
 	cargo check --release --all-targets
 	cargo clippy --release --all-targets -- -D warnings
 
@@ -40,8 +39,12 @@ test: machine test-fast build testbed python-tools ## Everything: pure half, com
 test-fast: ## The half that decides; seconds
 	cargo test --lib --no-default-features
 
-bench: build ## Long measurements
-	@echo "no benchmark has landed yet; see docs/ARCHITECTURE.md"
+bench: build ## How long the planner takes for a thousand jobs
+	@folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \
+	for number in $$(seq 1000); do \
+	  printf -- '---\napiVersion: purser.dev/v1alpha1\nkind: TrainingJob\nmetadata: {name: job-%s, namespace: lab}\nspec:\n  experiment: bench\n  expectedDuration: 4h\n  requirements: {gpus: 1}\n  template: {spec: {containers: [{name: train, image: trainer}]}}\n' "$$number"; \
+	done >"$$folder/jobs.yaml"; \
+	time $(PURSER) plan -f "$$folder/jobs.yaml" --output csv >/dev/null
 
 generate: build ## Write manifests/crds and docs/reference from the code
 	$(PURSER) generate
@@ -55,10 +58,7 @@ testbed: ## The binaries of the local Kubernetes, built once from Go modules
 	tests/cluster/build.sh $(if $(filter 0,$(shell id -u)),all,) >/dev/null
 
 python-tools: ## moto, the referee for the AWS wire format, in a Python environment of its own
-	@if [ ! -x $(PURSER_CACHE_DIR)/moto/bin/moto_server ]; then \
-	  echo "installing moto into $(PURSER_CACHE_DIR)/moto (about a minute) …"; \
-	  python3 -m venv $(PURSER_CACHE_DIR)/moto && $(PURSER_CACHE_DIR)/moto/bin/pip install --quiet 'moto[server]==5.2.5'; \
-	fi
+	@sh tests/wire/moto.sh >/dev/null || echo "note: no moto; the tests that compare with it say so and are skipped"
 
 cluster-up: build testbed ## A local Kubernetes for development; prints its kubeconfig
 	$(PURSER) cluster up --dir $(CLUSTER_DIR)

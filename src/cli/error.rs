@@ -64,6 +64,10 @@ impl CliError {
         CliError { source: Some(source.into()), ..self }
     }
 
+    pub const fn has_hint(&self) -> bool {
+        self.hint.is_some()
+    }
+
     pub const fn exit(&self) -> Exit {
         self.exit
     }

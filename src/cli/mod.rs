@@ -12,6 +12,7 @@ pub mod output;
 mod cluster;
 mod completions;
 mod crds;
+mod demo;
 mod explain;
 mod install;
 mod job;
@@ -63,6 +64,8 @@ pub enum Command {
     Operator(operator::Args),
     /// Print the CustomResourceDefinitions.
     Crds(crds::Args),
+    /// Show the whole way on this machine: a local cluster, a simulated AWS market, five jobs, what they cost.
+    Demo(demo::Args),
     /// Submit, list, describe and cancel training jobs, and read their logs.
     Job(job::Args),
     /// Say what would be bought for the jobs of a file, when they finish and what they cost, without buying.
@@ -110,6 +113,7 @@ async fn run(cli: Cli) -> Result<Exit, CliError> {
         Command::Install(args) => install::run(&args, &cli.global).await,
         Command::Operator(args) => operator::run(args, &cli.global).await,
         Command::Crds(args) => crds::run(&args),
+        Command::Demo(args) => demo::run(&args).await,
         Command::Job(args) => job::run(args, &cli.global).await,
         Command::Plan(args) => plan::run(&args, &cli.global).await,
         Command::Explain(args) => explain::run(&args, &cli.global).await,

@@ -84,7 +84,7 @@ pub(super) fn explained(error: LedgerError, what: &str) -> CliError {
     }
 }
 
-fn for_people(report: &Report) -> Table {
+pub(super) fn for_people(report: &Report) -> Table {
     let amount = format!(">{} ({})", report.cost, report.currency);
     let mut table = Table::new(&columns(report, &amount));
     for (row, cents) in report.rows.iter().zip(report.cents()) {

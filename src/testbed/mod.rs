@@ -188,6 +188,29 @@ impl LocalCluster {
         self.facts.address
     }
 
+    /// A command for a program that belongs to the cluster, such as a twin or an operator: it sees nothing of the caller's
+    /// environment, no kubeconfig and no credentials.
+    pub fn companion(&self, program: impl AsRef<std::ffi::OsStr>) -> std::process::Command {
+        self.surroundings.command(program)
+    }
+
+    /// Starts such a program under a name; it is ended with the cluster. Returns its log.
+    pub fn start_companion(&self, name: &str, command: std::process::Command) -> Result<PathBuf, TestbedError> {
+        let mut process = self.surroundings.spawn(name, command)?;
+        let log = process.log().to_owned();
+        match self.watchdog {
+            Some(_) => self.lock_processes().push(process),
+            // The cluster outlives this process, and so does what belongs to it.
+            None => process.detach(),
+        }
+        Ok(log)
+    }
+
+    /// Ports on loopback that nobody uses yet.
+    pub fn free_ports(count: usize) -> Result<Vec<u16>, TestbedError> {
+        free_ports(std::net::Ipv4Addr::LOCALHOST.into(), count)
+    }
+
     /// Ends the cluster and everything in it; the folder with its logs stays.
     pub async fn stop(self) {
         // Ending processes means waiting for them, which must not hold up the runtime.

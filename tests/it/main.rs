@@ -1,5 +1,8 @@
 //! The command line as its users see it, generated files, and the rules of the house.
 
+mod bad_input;
 mod generated;
 mod ledger;
+mod plan;
+mod run;
 mod tidy;

@@ -103,11 +103,14 @@ fn sources() -> Vec<Source> {
     files.sort();
     let read = |path: &PathBuf| {
         let text = fs::read_to_string(path).expect("sources are readable");
-        let is_test_file = path.file_name().is_some_and(|name| name == "tests.rs");
-        let code = if is_test_file { String::new() } else { code_of(&text) };
+        let code = if is_test_file(path) { String::new() } else { code_of(&text) };
         Source { path: path.strip_prefix(&root).expect("below src").to_owned(), code, text }
     };
     files.iter().map(read).collect()
+}
+
+fn is_test_file(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.to_string_lossy().ends_with("tests.rs"))
 }
 
 fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
@@ -123,7 +126,8 @@ fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
 
 /// The text up to its test module, without comment lines.
 fn code_of(text: &str) -> String {
-    let end = text.find("#[cfg(test)]\nmod ").unwrap_or(text.len());
+    let begins_tests = |(at, _): &(usize, &str)| text[*at..].lines().nth(1).is_some_and(|line| line.contains("mod tests"));
+    let end = text.match_indices("#[cfg(test)]\n").find(begins_tests).map_or(text.len(), |(at, _)| at);
     let lines = text[..end].lines().filter(|line| !line.trim_start().starts_with("//"));
     lines.collect::<Vec<_>>().join("\n")
 }
@@ -200,7 +204,7 @@ fn files_hold_one_idea() {
 
 #[test]
 fn every_file_opens_with_what_it_is_for() {
-    let silent = sources().into_iter().filter(|source| !source.text.starts_with("//!") || source.text.starts_with("//! To be"));
+    let silent = sources().into_iter().filter(|source| !is_test_file(&source.path)).filter(|source| !source.text.starts_with("//!") || source.text.starts_with("//! To be"));
     let found: Vec<String> = silent.map(|source| format!("src/{}", source.path.display())).collect();
     assert_none(&found, "a file begins with //! and says what it decides or touches");
 }

@@ -42,6 +42,8 @@ pub struct JobRow {
     pub cost: Option<String>,
     pub deadline: Option<String>,
     pub attempts: usize,
+    /// `Launch`, `Wait`, `Refuse`, `Keep` or `Finish`.
+    pub decision: Option<String>,
     pub why: Option<String>,
 }
 
@@ -58,6 +60,7 @@ impl From<&TrainingJob> for JobRow {
             cost: status.job.cost.map(|cost| cost.to_string()),
             deadline: job.spec.deadline.map(|deadline| deadline.format("%Y-%m-%d %H:%MZ").to_string()),
             attempts: status.job.attempts.len(),
+            decision: status.job.decision.as_ref().map(|decision| decision.kind.clone()),
             why: status.job.decision.map(|decision| decision.message),
         }
     }
@@ -67,9 +70,8 @@ pub async fn run(args: &Args, global: &Global) -> Result<Exit, CliError> {
     let client = global.client().await?;
     let namespace = global.namespace().await?;
     let api: Api<TrainingJob> = if args.all_namespaces { Api::all(client) } else { Api::namespaced(client, &namespace) };
-    let jobs = list(&api).await.map_err(|error| api_error("could not list jobs", error))?;
-    let wanted = |row: &JobRow| args.phase.as_ref().is_none_or(|phase| row.phase.to_string().eq_ignore_ascii_case(phase));
-    let rows: Vec<JobRow> = jobs.iter().map(JobRow::from).filter(wanted).collect();
+    let mut rows = rows(&api).await.map_err(|error| api_error("could not list jobs", error))?;
+    rows.retain(|row| args.phase.as_ref().is_none_or(|phase| row.phase.to_string().eq_ignore_ascii_case(phase)));
     if rows.is_empty() && args.output == Format::Table {
         let place = if args.all_namespaces { "this cluster".to_owned() } else { format!("namespace {namespace}") };
         eprintln!("no jobs in {place}; submit one: purser job submit -f FILE");
@@ -80,11 +82,11 @@ pub async fn run(args: &Args, global: &Global) -> Result<Exit, CliError> {
 }
 
 /// Every job that the API gives, page by page.
-pub async fn list(api: &Api<TrainingJob>) -> Result<Vec<TrainingJob>, kube::Error> {
+pub async fn rows(api: &Api<TrainingJob>) -> Result<Vec<JobRow>, kube::Error> {
     let (mut all, mut params) = (Vec::new(), ListParams::default().limit(PAGE));
     loop {
         let page = api.list(&params).await?;
-        all.extend(page.items);
+        all.extend(page.items.iter().map(JobRow::from));
         match page.metadata.continue_.filter(|token| !token.is_empty()) {
             Some(token) => params = params.continue_token(&token),
             None => return Ok(all),

@@ -13,7 +13,8 @@ use super::cluster_access::api_error;
 use super::{CliError, Exit, Global};
 use crate::api::TrainingJob;
 
-pub(super) use submit::read_all;
+pub(super) use list::{JobRow, rows as job_rows, table as job_table};
+pub(super) use submit::{apply_documents, read_all};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {

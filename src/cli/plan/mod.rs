@@ -1,6 +1,8 @@
 //! `purser plan`: what would be bought for the jobs of a file, when they would finish and what they would cost, without
 //! buying and without a cluster. It calls the planner that the operator calls.
 
+#[cfg(feature = "aws")]
+mod market;
 mod world;
 
 use std::path::PathBuf;
@@ -12,6 +14,7 @@ use super::explain::considered_table;
 use super::output::{self, Format, Table};
 use super::{CliError, Exit, Global, job};
 use crate::capacity::{Offer, PriceSource};
+use crate::kubernetes::clock::MarketClock;
 use crate::scheduling::action::{Decision, DecisionKind};
 use crate::scheduling::snapshot::{PoolView, Snapshot};
 use crate::scheduling::{audit, plan};
@@ -33,6 +36,13 @@ pub struct Args {
     /// The region to assume where the files have no CapacityPool.
     #[arg(long, default_value = "us-east-1")]
     region: String,
+    /// Ask AWS for prices, reservations and quotas (with its usual credentials) instead of the catalogue in the binary.
+    #[cfg(feature = "aws")]
+    #[arg(long)]
+    live: bool,
+    /// The market's clock, where it is not the real one: the twin's /purser/clock.
+    #[arg(long, value_name = "URL")]
+    market_clock: Option<String>,
     /// Show the offers that were looked at, and why each won or lost.
     #[arg(long)]
     offers: bool,
@@ -72,8 +82,11 @@ struct PlanOutput {
 pub async fn run(args: &Args, global: &Global) -> Result<Exit, CliError> {
     let documents = job::read_all(&args.file)?;
     let namespace = global.namespace.clone().unwrap_or_else(|| "default".to_owned());
-    let assume = world::Assumptions { at: args.at.unwrap_or_else(Utc::now), namespace, region: args.region.clone() };
+    let clock = clock(args).await?;
+    let assume = world::Assumptions { at: args.at.unwrap_or_else(|| clock.now()), namespace, region: args.region.clone() };
     let world = world::build(&documents, &assume).map_err(|error| CliError::usage("cannot plan these files").because(error))?;
+    #[cfg(feature = "aws")]
+    let world = if args.live { market::at_live_prices(world, &documents, clock).await? } else { world };
     if world.snapshot.jobs.is_empty() {
         return Err(CliError::usage("the files hold no TrainingJob").hint("add one with -f, for example manifests/samples/jobs.yaml"));
     }
@@ -83,6 +96,13 @@ pub async fn run(args: &Args, global: &Global) -> Result<Exit, CliError> {
     let is_found = output.jobs.iter().any(|job| job.offer.is_none());
     print(args, &output)?;
     Ok(if is_found { Exit::Found } else { Exit::Done })
+}
+
+async fn clock(args: &Args) -> Result<MarketClock, CliError> {
+    match &args.market_clock {
+        Some(url) => MarketClock::fetch(url).await.map_err(|error| CliError::failed("cannot plan without a time").because(error)),
+        None => Ok(MarketClock::identity()),
+    }
 }
 
 fn planned(job: &crate::training::Job, decision: &Decision) -> Option<PlannedJob> {

@@ -1,4 +1,5 @@
-//! A world made from files alone: their jobs, experiments, teams and pools, at the prices of the catalogue in the binary.
+//! A world made from files alone: their jobs, experiments, teams and pools, at the prices of the catalogue in the binary
+//! (`super::market` puts the market's own in their place).
 //!
 //! What the files leave out is assumed and said: an experiment without budget, a pool of the whole region. Nodes, quotas,
 //! reservations and what was spent before are only known in a cluster.

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use sha2::Digest;
+
 use crate::capacity::CapacityKind;
 use crate::simulation::market::machines::QuotaClass;
 use crate::simulation::market::{PoolKey, region_of};
@@ -129,14 +131,16 @@ fn vcpu_of(world: &World, instance_type: &str) -> u32 {
     world.fleet.market().types.get(instance_type).map_or(1, |machine| machine.machine.vcpu)
 }
 
-/// Each zone has one subnet.
+/// Each zone has one subnet, with an id of the form that EC2's have: it follows from the zone's name.
 pub fn subnet_of(zone: &str) -> String {
-    format!("subnet-{zone}")
+    let digest = sha2::Sha256::digest(zone);
+    let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).take(9).collect();
+    format!("subnet-{}", &hex[..17])
 }
 
-pub fn zone_of_subnet<'a>(world: &World, subnet: &'a str) -> Result<&'a str, AwsError> {
-    let zone = subnet.strip_prefix("subnet-").filter(|zone| world.fleet.market().zones().contains(zone));
-    zone.ok_or_else(|| AwsError::client("InvalidSubnetID.NotFound", format!("The subnet ID '{subnet}' does not exist; the twin has one for each zone, for example subnet-us-east-1a")))
+pub fn zone_of_subnet<'a>(world: &'a World, subnet: &str) -> Result<&'a str, AwsError> {
+    let zone = world.fleet.market().zones().into_iter().find(|zone| subnet_of(zone) == subnet);
+    zone.ok_or_else(|| AwsError::client("InvalidSubnetID.NotFound", format!("The subnet ID '{subnet}' does not exist; the twin has one for each zone, DescribeSubnets lists them")))
 }
 
 pub fn free_addresses(world: &World, subnet: &str) -> u32 {
