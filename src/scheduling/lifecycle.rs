@@ -29,8 +29,10 @@ use crate::capacity::{Claim, ClaimPhase, NoticeKind, Offer};
 use crate::training::slack::{fraction_of, remaining_work, usable_fraction};
 use crate::training::{Attempt, AttemptOutcome, JobPhase, JobStatus, PodRecord};
 
-/// A machine that has not joined the cluster by then is given back (market time since launch, and real time since the claim).
+/// A machine that has not joined the cluster so long after its launch (market time) is given back…
 pub const JOIN_TIMEOUT: TimeDelta = TimeDelta::minutes(15);
+/// …but not before its kubelet had this long, in real time since the claim: a fast market makes no kubelet faster.
+const JOIN_TIMEOUT_REAL: TimeDelta = TimeDelta::minutes(3);
 /// Pods of which none has started by then have failed: a wrong image, an impossible request (real time).
 pub const START_TIMEOUT: TimeDelta = TimeDelta::minutes(15);
 /// Longer than the grace: pods that still count as running are on machines that do not answer.
@@ -484,8 +486,8 @@ impl<'a> Course<'a> {
     fn join_is_overdue(&self, claim: &Claim, machines: &[Machine]) -> bool {
         let launched_at = machines.iter().map(|machine| machine.record.launched_at).max();
         let snapshot = self.records.snapshot;
-        let overdue =
-            launched_at.is_none_or(|at| snapshot.now - at >= JOIN_TIMEOUT) && snapshot.real_now - claim.written_at_real >= JOIN_TIMEOUT;
+        let overdue = launched_at.is_none_or(|at| snapshot.now - at >= JOIN_TIMEOUT)
+            && snapshot.real_now - claim.written_at_real >= JOIN_TIMEOUT_REAL;
         overdue && (machines.is_empty() || machines.iter().any(|machine| !machine.joined))
     }
 

@@ -291,14 +291,20 @@ impl<'a> Look<'a> {
 
 fn machine(claim: &Claim, record: ClaimedInstance, node: Option<&NodeView>, seen: Option<&CloudInstance>) -> Machine {
     let alive = seen.is_none_or(|seen| seen.state.is_alive());
-    let asked_long_ago = |at: DateTime<Utc>| seen.is_some_and(|seen| alive && seen.observed_at - at >= RELEASE_REPEAT);
+    let on_cloud = claim.record.offer.provider == Provider::Aws;
+    let unheard = |at: DateTime<Utc>| match seen {
+        Some(seen) => seen.observed_at - at >= RELEASE_REPEAT,
+        // A stale adoption may have labelled the node again.
+        None => !on_cloud && node.is_some_and(|node| node.claim.as_ref() == Some(&claim.name)),
+    };
     Machine {
         node: node.map(|node| node.name.clone()),
         joined: node.is_some_and(|node| is_adopted(node, claim)),
-        adoptable: node.is_some_and(|node| is_adoptable(node, claim)),
+        // Existing nodes are adopted by the answer itself.
+        adoptable: on_cloud && node.is_some_and(|node| is_adoptable(node, claim)),
         node_lost: record.node.is_some() && node.is_none() && record.end.is_none(),
         gone: !alive || record.end.is_some(),
-        release_due: alive && record.end.is_none() && record.release_asked_at.is_none_or(asked_long_ago),
+        release_due: alive && record.end.is_none() && record.release_asked_at.is_none_or(unheard),
         record,
     }
 }

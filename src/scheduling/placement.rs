@@ -11,7 +11,7 @@ use chrono::{DateTime, Utc};
 
 use super::budget::{Budgets, Shortfall, amount, cost_of};
 use super::refusals::{Avoided, Refusals, canonical};
-use super::snapshot::{JobView, NodeView, PoolView, Snapshot};
+use super::snapshot::{JobView, PoolView, Snapshot};
 use super::supply::Supply;
 use super::{DecisionKind, Reason, ReasonCode};
 use crate::capacity::offer::QuotedOffer;
@@ -51,15 +51,31 @@ pub struct Launch {
 /// What stands against an offer; the order is that of the telling: the most hopeful last.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Against {
-    PoolNotReady { message: String },
+    PoolNotReady {
+        message: String,
+    },
     Unfit,
     ZoneNotWanted,
     KindNotAllowed,
-    PoolSmaller { machines_max: u32 },
-    Rejected { message: String },
-    Bound { available: u32, bound: String },
-    PoolFull { free: u32, machines_max: u32 },
-    TooFewNodes { free: u32 },
+    PoolSmaller {
+        machines_max: u32,
+    },
+    Rejected {
+        message: String,
+    },
+    Bound {
+        available: u32,
+        bound: String,
+    },
+    PoolFull {
+        free: u32,
+        machines_max: u32,
+    },
+    TooFewNodes {
+        free: u32,
+    },
+    /// Others would start in time, this one would not.
+    TooSlow,
     TooDear(Shortfall),
     Refused(Avoided),
 }
@@ -73,7 +89,19 @@ struct Candidate<'a> {
     against: Option<Against>,
 }
 
-impl Candidate<'_> {
+impl<'a> Candidate<'a> {
+    fn new(view: &JobView, pool: &'a PoolView, quoted: &'a QuotedOffer, market: &Market<'_>) -> Candidate<'a> {
+        let nodes = market.supply.free_nodes(pool, quoted).into_iter().take(view.job.workers as usize).map(|node| node.name.clone());
+        Candidate {
+            pool,
+            quoted,
+            nodes: nodes.collect(),
+            cost: cost_on(view, pool, quoted),
+            outlook: outlook_on(view, pool),
+            against: for_good(view, pool, quoted, market),
+        }
+    }
+
     fn kind(&self) -> CapacityKind {
         self.quoted.offer.kind
     }
@@ -99,47 +127,61 @@ enum Urgency {
     },
     Pressed,
     /// Not even the fastest start would do.
-    Late,
+    Late {
+        fastest: Outlook,
+    },
+}
+
+impl Urgency {
+    /// Capacity that may be taken back is not affordable any more.
+    fn is_pressing(self) -> bool {
+        matches!(self, Urgency::Pressed | Urgency::Late { .. })
+    }
 }
 
 /// Decides where the job's next attempt runs.
 pub fn place(view: &JobView, market: &Market<'_>) -> Placement {
     let now = market.snapshot.now;
-    let pools: Vec<&PoolView> =
-        market.snapshot.pools.iter().filter(|pool| view.job.pool.as_ref().is_none_or(|name| *name == pool.name)).collect();
+    let named = |pool: &&PoolView| view.job.pool.as_ref().is_none_or(|name| *name == pool.name);
+    let pools: Vec<&PoolView> = market.snapshot.pools.iter().filter(named).collect();
     if let Some(refusal) = unusable(view, &pools) {
         return refusal;
     }
-    let boot_of = |pool: &&PoolView| boot_of(pool);
-    let fastest = Outlook::of_start(&view.job, view.checkpoint.as_ref(), pools.iter().map(boot_of).min().unwrap_or_default());
-    let slowest = Outlook::of_start(&view.job, view.checkpoint.as_ref(), pools.iter().map(boot_of).max().unwrap_or_default());
-    let urgency = urgency(view, fastest, slowest, now);
-    if urgency == Urgency::Late && view.status.attempts.is_empty() {
+    let mut candidates: Vec<Candidate<'_>> =
+        pools.iter().flat_map(|pool| pool.offers.iter().map(|quoted| Candidate::new(view, pool, quoted, market))).collect();
+    candidates.sort_by(|a, b| rank(a).cmp(&rank(b)));
+    let urgency = urgency(view, &candidates, now);
+    if let Urgency::Late { fastest } = urgency
+        && view.status.attempts.is_empty()
+    {
         return impossible(view, fastest, now);
     }
-    let pressed = matches!(urgency, Urgency::Pressed | Urgency::Late);
-    let mut candidates: Vec<Candidate<'_>> =
-        pools.iter().flat_map(|pool| pool.offers.iter().map(|quoted| weigh(view, pool, quoted, market, pressed))).collect();
-    candidates.sort_by(|a, b| rank(a).cmp(&rank(b)));
+    for candidate in candidates.iter_mut().filter(|candidate| candidate.against.is_none()) {
+        candidate.against = for_now(view, candidate, market, urgency.is_pressing());
+    }
     choose(view, &pools, &candidates, urgency, now)
 }
 
-fn boot_of(pool: &PoolView) -> Span {
-    match pool.provider {
-        Provider::Aws => pool.boot,
-        Provider::Nodes => Span::default(),
-    }
+/// Existing nodes need no boot.
+fn outlook_on(view: &JobView, pool: &PoolView) -> Outlook {
+    let boot = if pool.provider == Provider::Aws { pool.boot } else { Span::default() };
+    Outlook::of_start(&view.job, view.checkpoint.as_ref(), boot)
 }
 
-fn urgency(view: &JobView, fastest: Outlook, slowest: Outlook, now: DateTime<Utc>) -> Urgency {
-    let Some(deadline) = view.job.deadline else {
-        return Urgency::NoDeadline;
-    };
-    let until = slowest.must_be_safe_from(deadline);
-    match () {
-        () if fastest.finish(now) > deadline => Urgency::Late,
-        () if now < until => Urgency::Relaxed { until },
-        () => Urgency::Pressed,
+/// `None` where that is beyond all bounds.
+fn cost_on(view: &JobView, pool: &PoolView, quoted: &QuotedOffer) -> Option<Money> {
+    cost_of(marginal_price(&quoted.offer), view.job.workers, outlook_on(view, pool).total()).ok()
+}
+
+fn urgency(view: &JobView, candidates: &[Candidate<'_>], now: DateTime<Utc>) -> Urgency {
+    let Some(deadline) = view.job.deadline else { return Urgency::NoDeadline };
+    let outlooks = || candidates.iter().filter(|candidate| candidate.is_conceivable()).map(|candidate| candidate.outlook);
+    let fastest = outlooks().min_by_key(Outlook::total);
+    let slowest = outlooks().max_by_key(Outlook::total);
+    match (fastest, slowest) {
+        (Some(fastest), _) if fastest.finish(now) > deadline => Urgency::Late { fastest },
+        (_, Some(slowest)) if now < slowest.must_be_safe_from(deadline) => Urgency::Relaxed { until: slowest.must_be_safe_from(deadline) },
+        _ => Urgency::Pressed,
     }
 }
 
@@ -155,51 +197,37 @@ fn marginal_price(offer: &Offer) -> MoneyPerHour {
     }
 }
 
-fn weigh<'a>(view: &JobView, pool: &'a PoolView, quoted: &'a QuotedOffer, market: &Market<'_>, pressed: bool) -> Candidate<'a> {
-    let outlook = Outlook::of_start(&view.job, view.checkpoint.as_ref(), boot_of(pool));
-    let cost = cost_of(marginal_price(&quoted.offer), view.job.workers, outlook.total()).ok();
-    let nodes = market.supply.free_nodes(pool, quoted);
-    let against = against(view, pool, quoted, &nodes, cost, market, pressed);
-    let nodes = nodes.iter().take(view.job.workers as usize).map(|node| node.name.clone()).collect();
-    Candidate { pool, quoted, nodes, cost, outlook, against }
-}
-
-fn against(
-    view: &JobView,
-    pool: &PoolView,
-    quoted: &QuotedOffer,
-    nodes: &[&NodeView],
-    cost: Option<Money>,
-    market: &Market<'_>,
-    pressed: bool,
-) -> Option<Against> {
-    let (job, offer) = (&view.job, &quoted.offer);
-    permanent(view, pool, quoted, market).or_else(|| {
-        let wanted = job.workers;
-        let left = market.supply.left_in_pool(pool);
-        let available = market.supply.available(pool, quoted);
-        match (pool.machines_max, available, cost) {
-            (Some(machines_max), _, _) if left.is_some_and(|left| left < wanted) => {
-                Some(Against::PoolFull { free: left.unwrap_or_default(), machines_max })
-            }
-            (_, Some((available, bound)), _) if available < wanted => Some(Against::Bound { available, bound }),
-            _ if pool.provider == Provider::Nodes && nodes.len() < wanted as usize => {
-                Some(Against::TooFewNodes { free: u32::try_from(nodes.len()).unwrap_or(u32::MAX) })
-            }
-            (_, _, Some(cost)) => market.budgets.check(view, cost).err().map(Against::TooDear),
-            (_, _, None) => Some(Against::Unfit),
-        }
-        .or_else(|| market.refusals.avoided(&pool.name, offer, wanted, market.snapshot.now, pressed).map(Against::Refused))
-    })
+/// What may be different in a while.
+fn for_now(view: &JobView, candidate: &Candidate<'_>, market: &Market<'_>, pressed: bool) -> Option<Against> {
+    let (wanted, now) = (view.job.workers, market.snapshot.now);
+    let Candidate { pool, quoted, .. } = candidate;
+    let left = market.supply.left_in_pool(pool);
+    if let (Some(machines_max), Some(free)) = (pool.machines_max, left.filter(|left| *left < wanted)) {
+        return Some(Against::PoolFull { free, machines_max });
+    }
+    if let Some((available, bound)) = market.supply.available(pool, quoted).filter(|(available, _)| *available < wanted) {
+        return Some(Against::Bound { available, bound });
+    }
+    if pool.provider == Provider::Nodes && candidate.nodes.len() < wanted as usize {
+        return Some(Against::TooFewNodes { free: u32::try_from(candidate.nodes.len()).unwrap_or(u32::MAX) });
+    }
+    let late = |deadline: &DateTime<Utc>| view.status.attempts.is_empty() && candidate.outlook.finish(now) > *deadline;
+    if view.job.deadline.as_ref().is_some_and(late) {
+        return Some(Against::TooSlow);
+    }
+    if let Some(shortfall) = candidate.cost.and_then(|cost| market.budgets.check(view, cost).err()) {
+        return Some(Against::TooDear(shortfall));
+    }
+    market.refusals.avoided(&pool.name, &quoted.offer, wanted, now, pressed).map(Against::Refused)
 }
 
 /// What no waiting would change.
-fn permanent(view: &JobView, pool: &PoolView, quoted: &QuotedOffer, market: &Market<'_>) -> Option<Against> {
+fn for_good(view: &JobView, pool: &PoolView, quoted: &QuotedOffer, market: &Market<'_>) -> Option<Against> {
     let (job, offer) = (&view.job, &quoted.offer);
     if let Err((_, message)) = &pool.state {
         return Some(Against::PoolNotReady { message: message.clone() });
     }
-    if !(job.requirements.admits(&quoted.machine) && pool.requirements.admits(&quoted.machine)) {
+    if cost_on(view, pool, quoted).is_none() || !(job.requirements.admits(&quoted.machine) && pool.requirements.admits(&quoted.machine)) {
         return Some(Against::Unfit);
     }
     if !(job.requirements.admits_zone(&offer.zone) && pool.requirements.admits_zone(&offer.zone)) {
@@ -223,8 +251,7 @@ fn choose(view: &JobView, pools: &[&PoolView], candidates: &[Candidate<'_>], urg
     let only = |code| {
         if view.job.capacity_kinds.len() == 1 { ReasonCode::OnlyKindAllowed } else { code }
     };
-    let pressed = matches!(urgency, Urgency::Pressed | Urgency::Late);
-    let choice = match (reserved, pressed) {
+    let choice = match (reserved, urgency.is_pressing()) {
         (Some(index), _) => Some((index, only(ReasonCode::ReservationIdle))),
         (None, true) => {
             let safe = on_demand.map(|index| (index, only(ReasonCode::DeadlineNeedsOnDemand)));
@@ -239,7 +266,7 @@ fn choose(view: &JobView, pools: &[&PoolView], candidates: &[Candidate<'_>], urg
     };
     match choice {
         Some((index, code)) => launch(view, candidates, index, code, urgency, now),
-        None => wait(view, pools, candidates, urgency, now),
+        None => wait(view, pools, candidates, urgency),
     }
 }
 
@@ -271,7 +298,7 @@ fn launch(view: &JobView, candidates: &[Candidate<'_>], index: usize, code: Reas
 }
 
 fn launch_words(offer: &Offer, code: ReasonCode, urgency: Urgency) -> String {
-    let late = if urgency == Urgency::Late { " (the deadline is missed already)" } else { "" };
+    let late = if matches!(urgency, Urgency::Late { .. }) { " (the deadline is missed already)" } else { "" };
     match (code, offer.kind, urgency) {
         (ReasonCode::ReservationIdle, _, _) => "idle reserved capacity is paid already".to_owned(),
         (ReasonCode::DeadlineNeedsOnDemand, _, _) => {
@@ -286,19 +313,13 @@ fn launch_words(offer: &Offer, code: ReasonCode, urgency: Urgency) -> String {
     }
 }
 
-fn wait(view: &JobView, pools: &[&PoolView], candidates: &[Candidate<'_>], urgency: Urgency, now: DateTime<Utc>) -> Placement {
-    let (kind, because) = no_choice(view, pools, candidates, urgency, now);
+fn wait(view: &JobView, pools: &[&PoolView], candidates: &[Candidate<'_>], urgency: Urgency) -> Placement {
+    let (kind, because) = no_choice(view, pools, candidates, urgency);
     Placement { kind, because, considered: considered(candidates, None), finish: None, cost: None, launch: None }
 }
 
 /// Why nothing was chosen: the most hopeful obstacle, and what would remove it.
-fn no_choice(
-    view: &JobView,
-    pools: &[&PoolView],
-    candidates: &[Candidate<'_>],
-    urgency: Urgency,
-    now: DateTime<Utc>,
-) -> (DecisionKind, Reason) {
+fn no_choice(view: &JobView, pools: &[&PoolView], candidates: &[Candidate<'_>], urgency: Urgency) -> (DecisionKind, Reason) {
     let workers = view.job.workers;
     let pick = |wanted: fn(&Against) -> bool| {
         candidates.iter().filter(|candidate| candidate.against.as_ref().is_some_and(wanted)).collect::<Vec<_>>()
@@ -334,6 +355,12 @@ fn no_choice(
                 let message = format!("{workers} nodes like {offer} are needed, {free} are free in pool {}", candidate.pool.name);
                 return waits(ReasonCode::NoOfferFits, message);
             }
+            Some(Against::TooSlow) => {
+                let message = format!(
+                    "{offer} would start too late for the deadline, and what starts sooner cannot be had; a later deadline would help"
+                );
+                return waits(ReasonCode::DeadlineImpossible, message);
+            }
             _ => {}
         }
     }
@@ -346,7 +373,7 @@ fn no_choice(
         );
         return (DecisionKind::Refuse, Reason { code: ReasonCode::RequestRejected, message });
     }
-    nothing_fits(view, pools, candidates, now)
+    nothing_fits(view, pools, candidates)
 }
 
 fn all_refused(refused: &[&Candidate<'_>], candidates: &[Candidate<'_>], urgency: Urgency) -> (DecisionKind, Reason) {
@@ -381,7 +408,7 @@ fn all_refused(refused: &[&Candidate<'_>], candidates: &[Candidate<'_>], urgency
     (DecisionKind::Wait, Reason { code, message })
 }
 
-fn nothing_fits(view: &JobView, pools: &[&PoolView], candidates: &[Candidate<'_>], _now: DateTime<Utc>) -> (DecisionKind, Reason) {
+fn nothing_fits(view: &JobView, pools: &[&PoolView], candidates: &[Candidate<'_>]) -> (DecisionKind, Reason) {
     let ready = pools.iter().any(|pool| pool.state.is_ok());
     if !ready
         && let Some((pool, message)) = pools.iter().find_map(|pool| pool.state.as_ref().err().map(|(_, message)| (&pool.name, message)))
@@ -481,6 +508,7 @@ fn verdict(candidate: &Candidate<'_>, chosen: bool) -> String {
         Some(Against::Bound { available, bound }) => format!("{bound} leaves {available}"),
         Some(Against::PoolFull { free, .. }) => format!("pool limit leaves {free}"),
         Some(Against::TooFewNodes { free }) => format!("{free} nodes are free"),
+        Some(Against::TooSlow) => "would start too late for the deadline".to_owned(),
         Some(Against::TooDear(shortfall)) => shortfall.to_string(),
         Some(Against::Refused(avoided)) => format!("refused lately, left alone until {}", time_words(avoided.until)),
     }

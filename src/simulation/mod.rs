@@ -1,3 +1,4 @@
 //! Worlds that can be replayed: markets from a seed or a trace. Pure.
 
 pub mod market;
+pub mod world;
