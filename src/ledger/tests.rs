@@ -325,3 +325,20 @@ async fn an_end_that_comes_late_mends_a_closed_hour_in_the_next_one() {
     assert_eq!(cells, ["-0.9", "Correction", "2026-03-02T10:00:00Z", "2026-03-02T11:00:00Z"]);
     assert_eq!(single(&ledger, "SELECT SUM(BilledCost) FROM charges").await, "0.9");
 }
+
+/// Needs an S3 endpoint in AWS_ENDPOINT_URL_S3 and a bucket that exists, for example moto's.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn on_s3_of_two_leaders_one_writes_the_hour() {
+    let Ok(bucket) = std::env::var("PURSER_TEST_S3_BUCKET") else {
+        println!("skipped: PURSER_TEST_S3_BUCKET is not set");
+        return;
+    };
+    let location = format!("s3://{bucket}/ledger-{}", std::process::id());
+    let (one, other) = (Ledger::open_or_create(&location).await.unwrap(), Ledger::open_or_create(&location).await.unwrap());
+    let rows = [charge("vision/sweep", None, at("10:00:00"), "0.333333333333333333")];
+    let (left, right) = tokio::join!(one.commit_window(at("10:00:00"), &rows), other.commit_window(at("10:00:00"), &rows));
+    let mut outcomes = [left.unwrap(), right.unwrap()];
+    outcomes.sort_by_key(|commit| *commit == Commit::AlreadyClosed);
+    assert_eq!(outcomes, [Commit::Written, Commit::AlreadyClosed]);
+    assert_eq!(single(&other, "SELECT SUM(BilledCost) FROM charges").await, "0.333333333333333333");
+}
