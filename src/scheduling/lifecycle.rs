@@ -315,7 +315,8 @@ impl<'a> Course<'a> {
                 self.end_workload(workload.attempt);
                 continue;
             }
-            let kept = |pod: &&PodRecord| pod.finished_at.is_some() && attempt.pods.contains(pod);
+            let recorded = |name: &str| attempt.pods.iter().any(|record| record.name == name && record.finished_at.is_some());
+            let kept = |pod: &&PodRecord| pod.finished_at.is_some() && recorded(&pod.name);
             let pods: Vec<String> = workload.pods.iter().filter(kept).map(|pod| pod.name.clone()).collect();
             if !pods.is_empty() {
                 let (job, workload) = (self.view.job.id.clone(), workload.name.clone());
@@ -513,9 +514,11 @@ fn gang<'f>(claim: &Claim, fleet: &'f Fleet) -> &'f [Machine] {
     &machines[..machines.len().min(claim.record.count as usize)]
 }
 
+/// An end that is only inferred (a lost node) moves with every look: the first one stays, unless the program's own is told.
 fn merge_pods(records: &mut Vec<PodRecord>, seen: &[PodRecord]) {
     for pod in seen {
         match records.iter_mut().find(|record| record.name == pod.name) {
+            Some(record) if record.finished_at.is_some() && (record.exit_code.is_some() || pod.exit_code.is_none()) => {}
             Some(record) => record.clone_from(pod),
             None => records.push(pod.clone()),
         }

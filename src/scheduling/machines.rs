@@ -3,7 +3,7 @@
 //!
 //! Few writes: "seen alive" moves only when a clock hour has passed, because metering closes hours.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
@@ -12,10 +12,9 @@ use super::snapshot::{CloudInstance, InstanceState, NodeView, Observed, Snapshot
 use crate::capacity::billing::hour_of;
 use crate::capacity::{Claim, ClaimPhase, ClaimedInstance, End, EndCause, Notice, NoticeKind, Provider};
 
-/// An event (running, ended) normally arrives within seconds; after this market time without one, the time is estimated.
+/// The message that a machine has ended normally arrives within seconds; after this market time without one, the end is
+/// estimated. (A start that nobody told is metering's to guess and to mend.)
 const EVENT_LAG: TimeDelta = TimeDelta::minutes(10);
-/// The same in real time, because a queue is polled in real time however fast the market runs.
-const EVENT_LAG_REAL: TimeDelta = TimeDelta::minutes(2);
 /// A launched machine may be missing from the cloud's list for a while (eventual consistency).
 const LIST_LAG: TimeDelta = TimeDelta::minutes(10);
 /// A machine that still runs so long after it was asked to end is asked again.
@@ -147,7 +146,7 @@ struct Look<'a> {
     /// By name and by whole providerID, the two ids that machines of provider `nodes` go by.
     nodes: BTreeMap<&'a str, &'a NodeView>,
     nodes_by_machine: BTreeMap<&'a str, &'a NodeView>,
-    pools_in_doubt: BTreeSet<&'a str>,
+    nodes_by_claim: BTreeMap<&'a str, Vec<&'a NodeView>>,
 }
 
 impl<'a> Look<'a> {
@@ -162,6 +161,12 @@ impl<'a> Look<'a> {
                 by_token.entry(token.as_str()).or_default().push(instance);
             }
         }
+        let mut nodes_by_claim = BTreeMap::<_, Vec<_>>::new();
+        for node in &snapshot.nodes {
+            if let Some(claim) = &node.claim {
+                nodes_by_claim.entry(claim.as_str()).or_default().push(node);
+            }
+        }
         let known = matches!(snapshot.instances, Observed::Known(_));
         Look {
             snapshot,
@@ -169,15 +174,17 @@ impl<'a> Look<'a> {
             by_claim,
             by_token,
             nodes: snapshot.nodes.iter().flat_map(|node| names_of(node).map(move |name| (name, node))).collect(),
+            nodes_by_claim,
             nodes_by_machine: snapshot.nodes.iter().filter_map(|node| Some((machine_id(node)?, node))).collect(),
-            pools_in_doubt: snapshot.pools.iter().filter(|pool| pool.state.is_err()).map(|pool| pool.name.as_str()).collect(),
         }
     }
 
     fn machines_of(&self, claim: &Claim) -> Vec<Machine> {
         let recorded = claim.status.instances.iter();
         match claim.record.offer.provider {
-            Provider::Nodes => recorded.map(|instance| self.node_machine(claim, instance)).collect(),
+            Provider::Nodes => {
+                recorded.cloned().chain(self.labelled_only(claim)).map(|instance| self.node_machine(claim, &instance)).collect()
+            }
             Provider::Aws => recorded.cloned().chain(self.unrecorded(claim)).map(|instance| self.cloud_machine(claim, &instance)).collect(),
         }
     }
@@ -197,63 +204,80 @@ impl<'a> Look<'a> {
         found.into_values().map(new_record).collect()
     }
 
+    /// Nodes that were labelled for this claim by an answer that was never recorded, or is withdrawn.
+    fn labelled_only(&self, claim: &Claim) -> Vec<ClaimedInstance> {
+        if claim.status.phase == ClaimPhase::Written {
+            return Vec::new();
+        }
+        let recorded = |node: &NodeView| claim.status.instances.iter().any(|instance| names_of(node).any(|name| name == instance.id));
+        let nodes = self.nodes_by_claim.get(claim.name.as_str()).into_iter().flatten().filter(|node| !recorded(node));
+        nodes.map(|node| self.node_record(node)).collect()
+    }
+
+    fn node_record(&self, node: &NodeView) -> ClaimedInstance {
+        ClaimedInstance {
+            id: node.provider_id.clone().unwrap_or_else(|| node.name.clone()),
+            node: Some(node.name.clone()),
+            launched_at: self.snapshot.now,
+            running_at: Some(self.snapshot.now),
+            notice: None,
+            seen_alive_at: None,
+            release_asked_at: None,
+            end: None,
+        }
+    }
+
     fn cloud_machine(&self, claim: &Claim, recorded: &ClaimedInstance) -> Machine {
         let seen = self.instances.as_ref().and_then(|instances| instances.get(recorded.id.as_str())).copied();
         let node = self.nodes_by_machine.get(recorded.id.as_str()).copied();
         let mut record = recorded.clone();
         if let Some(seen) = seen {
-            self.update(claim, &mut record, seen);
-        } else if record.end.is_none() && self.has_vanished(claim, &record) {
-            record.end = Some(estimated_end(&record, self.snapshot.now));
+            self.update(&mut record, seen);
+        } else if record.end.is_none() && self.has_vanished(&record) {
+            record.end = Some(estimated_end(&record, self.snapshot.now, None));
         }
         self.note_node(claim, &mut record, node);
         if record != *recorded
-            && let Some(seen) = seen.filter(|seen| seen.state.is_alive())
+            && let Some(seen) = seen.filter(|seen| seen.state == InstanceState::Running && record.end.is_none())
         {
             record.seen_alive_at = record.seen_alive_at.max(Some(seen.observed_at));
         }
         machine(claim, record, node, seen)
     }
 
-    fn update(&self, claim: &Claim, record: &mut ClaimedInstance, seen: &CloudInstance) {
-        if let Some(running_at) = seen.running_at {
-            record.running_at = Some(running_at);
-        } else if record.running_at.is_none() && self.running_is_overdue(claim, record, seen) {
-            record.running_at = Some(record.launched_at);
-        }
+    fn update(&self, record: &mut ClaimedInstance, seen: &CloudInstance) {
+        record.running_at = seen.running_at.or(record.running_at);
         if let Some((kind, at)) = seen.notice
             && record.notice.as_ref().is_none_or(|notice| notice.kind < kind)
         {
             record.notice = Some(Notice { kind, at });
         }
+        if seen.state == InstanceState::Running && record.end.is_none() {
+            // Once at first, so that it is known to have run; then for each hour that metering closes.
+            let due = record.seen_alive_at.or(record.running_at).is_none_or(|last| hour_of(seen.observed_at) > hour_of(last));
+            if due {
+                record.seen_alive_at = Some(seen.observed_at);
+            }
+        }
         match &seen.ended {
-            Some(end) if record.end.as_ref().is_none_or(|old| old.estimated) => record.end = Some(end.clone()),
-            None if record.end.is_none() && seen.state == InstanceState::Terminated && self.end_is_overdue(record) => {
-                record.end = Some(estimated_end(record, seen.observed_at));
+            Some(end) if !end.estimated && record.end.as_ref().is_none_or(|old| old.estimated) => {
+                record.end = Some(End { cause: cause_of(record, end.cause), ..end.clone() });
+            }
+            told if record.end.is_none() && !seen.state.is_alive() && self.end_is_overdue(record) => {
+                let gone_at = told.as_ref().map_or(seen.observed_at, |end| end.at.min(seen.observed_at));
+                record.end = Some(estimated_end(record, gone_at, told.as_ref().map(|end| end.cause)));
             }
             _ => {}
         }
-        let last = record.seen_alive_at.unwrap_or(record.launched_at);
-        if seen.state.is_alive() && record.end.is_none() && hour_of(seen.observed_at) > hour_of(last) {
-            record.seen_alive_at = Some(seen.observed_at);
-        }
-    }
-
-    /// It runs, or ran, and no event told since when: charge from the launch rather than never.
-    fn running_is_overdue(&self, claim: &Claim, record: &ClaimedInstance, seen: &CloudInstance) -> bool {
-        let ran = seen.state != InstanceState::Pending && seen.ended.as_ref().is_none_or(|end| end.cause != EndCause::NeverRan);
-        let waited = self.snapshot.now - record.launched_at >= EVENT_LAG;
-        ran && waited && self.snapshot.real_now - claim.written_at_real >= EVENT_LAG_REAL
     }
 
     fn end_is_overdue(&self, record: &ClaimedInstance) -> bool {
         self.snapshot.now - last_known_alive(record) >= EVENT_LAG
     }
 
-    fn has_vanished(&self, claim: &Claim, record: &ClaimedInstance) -> bool {
-        let in_doubt = self.instances.is_none() || self.pools_in_doubt.contains(claim.record.pool.as_str());
-        let pool_known = self.snapshot.pools.iter().any(|pool| pool.name == claim.record.pool);
-        !in_doubt && pool_known && self.snapshot.now - record.launched_at >= LIST_LAG && self.end_is_overdue(record)
+    /// The clouds were all asked, and do not list it any more.
+    fn has_vanished(&self, record: &ClaimedInstance) -> bool {
+        self.instances.is_some() && self.snapshot.now - record.launched_at >= LIST_LAG && self.end_is_overdue(record)
     }
 
     fn note_node(&self, claim: &Claim, record: &mut ClaimedInstance, node: Option<&NodeView>) {
@@ -345,14 +369,18 @@ fn last_known_alive(record: &ClaimedInstance) -> DateTime<Utc> {
 }
 
 /// Halfway between last known alive and first seen gone.
-fn estimated_end(record: &ClaimedInstance, gone_at: DateTime<Utc>) -> End {
+fn estimated_end(record: &ClaimedInstance, gone_at: DateTime<Utc>, told: Option<EndCause>) -> End {
     let alive_at = last_known_alive(record);
     let half = TimeDelta::seconds((gone_at - alive_at).num_seconds().max(0) / 2);
     let noticed = record.notice.as_ref().is_some_and(|notice| notice.kind == NoticeKind::Interruption);
-    let cause = match (record.running_at, noticed && record.release_asked_at.is_none()) {
-        (None, _) if record.seen_alive_at.is_none() => EndCause::NeverRan,
-        (_, true) => EndCause::Interrupted,
-        _ => EndCause::Terminated,
-    };
-    End { at: alive_at + half, cause, estimated: true }
+    let guess = if noticed && record.release_asked_at.is_none() { EndCause::Interrupted } else { EndCause::Terminated };
+    End { at: alive_at + half, cause: cause_of(record, told.unwrap_or(guess)), estimated: true }
+}
+
+/// What nobody ever saw running did not run (a late message may mend that).
+fn cause_of(record: &ClaimedInstance, told: EndCause) -> EndCause {
+    match (record.running_at, record.seen_alive_at) {
+        (None, None) => EndCause::NeverRan,
+        _ => told,
+    }
 }

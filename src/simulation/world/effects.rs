@@ -213,7 +213,8 @@ impl World {
     fn release_pods(&mut self, job: &JobRef, name: &str, pods: &[String]) -> Result<(), String> {
         let Some(workload) = self.workloads.get_mut(name) else { return Ok(()) };
         let attempts = self.jobs.get(&job.uid).map(|live| &live.status.attempts);
-        let kept = |pod: &&crate::training::PodRecord| attempts.is_some_and(|all| all.iter().any(|attempt| attempt.pods.contains(pod)));
+        let records = || attempts.into_iter().flatten().flat_map(|attempt| &attempt.pods);
+        let kept = |pod: &&crate::training::PodRecord| records().any(|record| record.name == pod.name && record.finished_at.is_some());
         let lost = workload.view.pods.iter().filter(|pod| pods.contains(&pod.name)).find(|pod| !kept(pod));
         if let Some(lost) = lost {
             return Err(format!("the times of pod {} would be lost", lost.name));

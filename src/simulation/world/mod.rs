@@ -26,8 +26,9 @@ use rand_chacha::ChaCha12Rng;
 
 use crate::capacity::billing::hour_of;
 use crate::capacity::{CapacityKind, Claim};
-use crate::scheduling::snapshot::{ExperimentView, JobView, NodeView, Observed, PoolView, Snapshot};
+use crate::scheduling::snapshot::{ExperimentView, JobView, NodeView, Observed, PoolView, Snapshot, WorkloadView};
 use crate::scheduling::{Plan, audit, explain, plan};
+use crate::training::PodRecord;
 use crate::units::Money;
 use cloud::Cloud;
 use cluster::Workload;
@@ -249,10 +250,20 @@ impl World {
             pools: self.pools.clone(),
             claims: self.claims.values().cloned().collect(),
             nodes: self.nodes.values().cloned().collect(),
-            workloads: self.workloads.values().map(|workload| workload.view.clone()).collect(),
+            workloads: self.workloads.values().map(|workload| self.seen_workload(&workload.view)).collect(),
             instances: Observed::Known(self.cloud.list(self.now)),
             orphans_seen: self.orphans_seen.clone(),
         }
+    }
+
+    /// A pod whose node has gone has ended, "now" for want of a better time, whenever one looks.
+    fn seen_workload(&self, view: &WorkloadView) -> WorkloadView {
+        let mut view = view.clone();
+        let lost = |pod: &PodRecord| pod.exit_code.is_none() && pod.node.as_ref().is_some_and(|node| !self.nodes.contains_key(node));
+        for pod in view.pods.iter_mut().filter(|pod| lost(pod)) {
+            pod.finished_at = Some(self.now);
+        }
+        view
     }
 
     // — the meter —

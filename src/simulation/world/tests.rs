@@ -50,6 +50,9 @@ fn settled(world: &mut World) -> Result<(), String> {
     if !world.claims.is_empty() || !world.workloads.is_empty() {
         return Err(format!("{} workloads and these claims are left: {:#?}", world.workloads.len(), world.claims));
     }
+    if let Some(node) = world.nodes.values().find(|node| node.claim.is_some()) {
+        return Err(format!("node {} still belongs to {:?}", node.name, node.claim));
+    }
     for _ in 0..20 {
         let plan = world.step(TimeDelta::minutes(7))?;
         if !plan.actions.is_empty() {
