@@ -11,10 +11,10 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use super::machines::{Fleet, Machine};
 use super::snapshot::{JobView, Snapshot};
-use crate::capacity::{Claim, ClaimPhase, ClaimRecord, Provider};
+use crate::capacity::{CapacityKind, Claim, ClaimPhase, ClaimRecord, Offer, Provider};
 use crate::training::slack::{fraction_of, remaining_work};
 use crate::training::{JobRef, Outlook};
-use crate::units::{Currency, Money, MoneyError, MoneyPerHour, Span};
+use crate::units::{Money, MoneyError, MoneyPerHour, Span};
 
 /// Whose budget.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -215,16 +215,17 @@ pub fn cost_of(price: MoneyPerHour, machines: u32, time: TimeDelta) -> Result<Mo
     price.for_seconds(time.num_seconds().max(0))?.times(i128::from(machines))
 }
 
-fn price_of(record: &ClaimRecord) -> MoneyPerHour {
-    match record.offer.kind {
-        crate::capacity::CapacityKind::Reserved => MoneyPerHour(Money::zero(record.offer.price.per_hour().currency())),
-        _ => record.offer.price,
+/// What one more hour costs: reserved capacity is paid already.
+pub fn marginal_price(offer: &Offer) -> MoneyPerHour {
+    match offer.kind {
+        CapacityKind::Reserved => MoneyPerHour(Money::zero(offer.price.per_hour().currency())),
+        CapacityKind::Spot | CapacityKind::OnDemand => offer.price,
     }
 }
 
 /// What this claim's machines have cost since the last closed hour, at the price of the decision.
 fn run_up(claim: &Claim, machines: &[Machine], now: DateTime<Utc>) -> Money {
-    let price = price_of(&claim.record);
+    let price = marginal_price(&claim.record.offer);
     let zero = Money::zero(price.per_hour().currency());
     let seconds = |machine: &Machine| {
         let from = machine.record.running_at.map(|running_at| running_at.max(claim.status.metered_until.unwrap_or(running_at)))?;
@@ -249,7 +250,7 @@ fn committed(snapshot: &Snapshot, view: &JobView, claim: &Claim, fleet: &Fleet) 
         return zero;
     }
     let time = time_left(snapshot, view, claim);
-    cost_of(price_of(&claim.record), open, time.unwrap_or_default()).unwrap_or(zero)
+    cost_of(marginal_price(&claim.record.offer), open, time.unwrap_or_default()).unwrap_or(zero)
 }
 
 fn time_left(snapshot: &Snapshot, view: &JobView, claim: &Claim) -> Option<TimeDelta> {
@@ -268,9 +269,4 @@ fn time_left(snapshot: &Snapshot, view: &JobView, claim: &Claim) -> Option<TimeD
             Some(Outlook::of_start(&view.job, view.checkpoint.as_ref(), boot).total())
         }
     }
-}
-
-/// Nothing, in the currency of the job's budget or else US dollars.
-pub fn zero_for(view: &JobView) -> Money {
-    Money::zero(view.job.budget.map_or(Currency::USD, |budget| budget.currency()))
 }

@@ -25,7 +25,7 @@ use super::machines::{Fleet, Machine};
 use super::placement::time_words;
 use super::snapshot::{JobView, Snapshot, WorkloadEnd, WorkloadView};
 use super::{Action, Decision, DecisionKind, NOTICE_GRACE_SECONDS, Reason, ReasonCode};
-use crate::capacity::{Claim, ClaimPhase, NoticeKind, Offer};
+use crate::capacity::{CapacityKind, Claim, ClaimPhase, NoticeKind, Offer};
 use crate::training::slack::{fraction_of, remaining_work, usable_fraction};
 use crate::training::{Attempt, AttemptOutcome, JobPhase, JobStatus, PodRecord};
 
@@ -35,6 +35,8 @@ pub const JOIN_TIMEOUT: TimeDelta = TimeDelta::minutes(15);
 const JOIN_TIMEOUT_REAL: TimeDelta = TimeDelta::minutes(3);
 /// Pods of which none has started by then have failed: a wrong image, an impossible request (real time).
 pub const START_TIMEOUT: TimeDelta = TimeDelta::minutes(15);
+/// A gang's failure on spot is blamed on the program only after this market time.
+const BLAME_AFTER: TimeDelta = TimeDelta::minutes(2);
 /// Longer than the grace: pods that still count as running are on machines that do not answer.
 const GRACE_OVER: TimeDelta = TimeDelta::seconds(NOTICE_GRACE_SECONDS + 30);
 
@@ -161,6 +163,11 @@ impl<'a> Course<'a> {
                 self.close_attempt(AttemptOutcome::Interrupted, format!("a node was lost ({reason}: {message})"));
                 None
             }
+            Some(WorkloadEnd::Failed { .. }) if self.may_be_a_lost_machine(&attempt, workload) => Some(decision(
+                DecisionKind::Keep,
+                ReasonCode::Running,
+                "a worker failed; waits to hear whether a machine was lost".to_owned(),
+            )),
             Some(WorkloadEnd::Failed { reason, message, node_lost: false }) => {
                 self.fail(format!("the program failed ({reason}: {message})"));
                 None
@@ -249,6 +256,13 @@ impl<'a> Course<'a> {
                 self.first.push(Action::TaintNode { node: node.clone(), because: machine.loss().unwrap_or_default() });
             }
         }
+    }
+
+    /// When a spot machine vanishes, its peers crash before anybody tells: for a moment it is not the program's fault.
+    fn may_be_a_lost_machine(&self, attempt: &Attempt, workload: &WorkloadView) -> bool {
+        let failed_at = workload.pods.iter().filter_map(|pod| pod.finished_at).max();
+        let fresh = failed_at.is_some_and(|at| self.now() - at < BLAME_AFTER);
+        fresh && workload.pods.len() > 1 && attempt.offer.kind == CapacityKind::Spot
     }
 
     fn never_started(&self, workload: &WorkloadView) -> bool {

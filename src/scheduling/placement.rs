@@ -9,8 +9,8 @@
 
 use chrono::{DateTime, Utc};
 
-use super::budget::{Budgets, Shortfall, amount, cost_of};
-use super::refusals::{Avoided, Refusals, canonical};
+use super::budget::{Budgets, Shortfall, amount, cost_of, marginal_price};
+use super::refusals::{Avoided, Refusals};
 use super::snapshot::{JobView, PoolView, Snapshot};
 use super::supply::Supply;
 use super::{DecisionKind, Reason, ReasonCode};
@@ -190,13 +190,6 @@ fn rank<'c>(candidate: &'c Candidate<'_>) -> (CapacityKind, MoneyPerHour, &'c st
     (candidate.kind(), marginal_price(&candidate.quoted.offer), &candidate.pool.name, &candidate.quoted.offer)
 }
 
-fn marginal_price(offer: &Offer) -> MoneyPerHour {
-    match offer.kind {
-        CapacityKind::Reserved => MoneyPerHour(Money::zero(offer.price.per_hour().currency())),
-        CapacityKind::Spot | CapacityKind::OnDemand => offer.price,
-    }
-}
-
 /// What may be different in a while.
 fn for_now(view: &JobView, candidate: &Candidate<'_>, market: &Market<'_>, pressed: bool) -> Option<Against> {
     let (wanted, now) = (view.job.workers, market.snapshot.now);
@@ -239,8 +232,7 @@ fn for_good(view: &JobView, pool: &PoolView, quoted: &QuotedOffer, market: &Mark
     if let Some(machines_max) = pool.machines_max.filter(|most| *most < job.workers) {
         return Some(Against::PoolSmaller { machines_max });
     }
-    let config = canonical(&pool.request_template);
-    let rejected = market.refusals.rejected(&pool.name, &config, &job.id, job.generation);
+    let rejected = market.refusals.rejected(pool, &job.id, job.generation);
     rejected.map(|message| Against::Rejected { message: message.to_owned() })
 }
 

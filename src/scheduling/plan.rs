@@ -2,7 +2,7 @@
 
 use chrono::TimeDelta;
 
-use super::budget::{Budgets, cost_of};
+use super::budget::{Budgets, cost_of, marginal_price};
 use super::lifecycle::{self, Next, Records, Turn};
 use super::machines::{Fleet, follow};
 use super::placement::{self, Launch, Market, Placement};
@@ -115,7 +115,7 @@ fn with_cost(view: &JobView, status: &JobStatus, decision: Decision) -> Decision
     let running = status.attempts.last().filter(|_| decision.kind == DecisionKind::Keep);
     let left = running.map(|attempt| {
         let fraction = crate::training::slack::fraction_of(attempt, view.progress.as_ref());
-        cost_of(attempt.offer.price, view.job.workers, crate::training::slack::remaining_work(&view.job, fraction))
+        cost_of(marginal_price(&attempt.offer), view.job.workers, crate::training::slack::remaining_work(&view.job, fraction))
     });
     Decision { cost: decision.cost.or(left.and_then(Result::ok)), ..decision }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use super::snapshot::Snapshot;
+use super::snapshot::{PoolView, Snapshot};
 use crate::capacity::{CapacityKind, Claim, ClaimPhase, Offer, RefusalCode};
 use crate::training::JobRef;
 
@@ -49,8 +49,8 @@ type OfferKey = (String, String, String, CapacityKind);
 pub struct Refusals {
     by_offer: BTreeMap<OfferKey, Vec<Remembered>>,
     granted_at: BTreeMap<OfferKey, DateTime<Utc>>,
-    /// Requests that are wrong as such: (pool, job) → its generation, the pool's configuration then, the cloud's words.
-    rejected: BTreeMap<(String, JobRef), (i64, String, String)>,
+    /// Requests that are wrong as such: job uid → pool → the job's generation and the pool's configuration then, the cloud's words.
+    rejected: BTreeMap<String, BTreeMap<String, (i64, String, String)>>,
 }
 
 impl Refusals {
@@ -82,9 +82,9 @@ impl Refusals {
     }
 
     /// The cloud's words when it called this job's request to the pool wrong, as long as neither has changed.
-    pub fn rejected(&self, pool: &str, config: &str, job: &JobRef, generation: i64) -> Option<&str> {
-        let (then_generation, then_config, message) = self.rejected.get(&(pool.to_owned(), job.clone()))?;
-        (*then_generation == generation && then_config == config).then_some(message)
+    pub fn rejected(&self, pool: &PoolView, job: &JobRef, generation: i64) -> Option<&str> {
+        let (then_generation, then_config, message) = self.rejected.get(&job.uid)?.get(&pool.name)?;
+        (*then_generation == generation && *then_config == canonical(&pool.request_template)).then_some(message)
     }
 
     fn remember(&mut self, claim: &Claim) {
@@ -95,7 +95,7 @@ impl Refusals {
                 RefusalCode::Invalid => {
                     let config = config_of(&claim.record.request);
                     let rejected = (claim.record.generation, config, refusal.message.clone());
-                    self.rejected.insert((claim.record.pool.clone(), claim.record.job.clone()), rejected);
+                    self.rejected.entry(claim.record.job.uid.clone()).or_default().insert(claim.record.pool.clone(), rejected);
                 }
                 _ => self.add(key, claim, refusal.at, refusal.code, refusal.message.clone()),
             },
@@ -136,6 +136,6 @@ fn config_of(request: &str) -> String {
 }
 
 /// JSON text with sorted keys and no spaces, so that equal configurations are equal texts.
-pub fn canonical(json: &str) -> String {
+fn canonical(json: &str) -> String {
     serde_json::from_str::<serde_json::Value>(json).map_or_else(|_| String::new(), |value| value.to_string())
 }

@@ -292,6 +292,20 @@ fn a_failing_program_is_retried_as_often_as_allowed_and_a_lost_node_is_no_failur
 }
 
 #[test]
+fn a_gang_that_crashes_on_spot_is_not_blamed_before_a_lost_machine_could_be_known() {
+    let failed = || WorkloadEnd::Failed { reason: "PodFailurePolicy".into(), message: "exit 1".into(), node_lost: false };
+    let after = |minutes_later: i64| {
+        let bert = job("bert").workers(2).retries(0);
+        let held = granted(claim(&bert, 1, 1, spot()));
+        let mut world = scenario().pool(pool("gpu")).claim(&held).workload(finished(&held, failed())).job(bert.attempt_on(&held));
+        world.0.now = noon() + minutes(minutes_later);
+        world
+    };
+    assert_eq!(reason_of(&after(1), "bert").0, DecisionKind::Keep);
+    assert_eq!(status_of(&after(2), "bert").phase, JobPhase::Failed);
+}
+
+#[test]
 fn cancelling_gives_everything_back_and_deleting_lets_the_job_go_afterwards() {
     let bert = job("bert");
     let held = granted(claim(&bert, 1, 1, spot()));
