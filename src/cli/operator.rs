@@ -62,7 +62,8 @@ pub struct Args {
     /// The admission webhook.
     #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:9443")]
     webhook_listen: SocketAddr,
-    /// Where the API server reaches the webhook, for an operator outside the cluster [default: the Service purser].
+    /// Where the API server reaches the webhook, for an operator outside the cluster [default: the Service purser;
+    /// outside the cluster none, and no webhook].
     #[arg(long, value_name = "URL")]
     webhook_url: Option<url::Url>,
     /// Run without the admission webhook; objects are then checked by their schema and by the planner only.
@@ -74,12 +75,13 @@ pub async fn run(args: Args, global: &Global) -> Result<Exit, CliError> {
     failpoint::arm().map_err(|error| CliError::usage("cannot arm the failpoint").because(error))?;
     let stop = stop_on_signals()?;
     let world = World::meet(&args, global).await?;
+    let reached = reached(&args, &world.namespace);
     let health = Arc::new(Health::default());
     let metrics = Arc::new(Metrics::new());
-    let pages = Pages { client: world.client.clone(), clock: world.clock, health: health.clone(), metrics: metrics.clone(), needs_webhook: !args.no_webhook };
+    let pages = Pages { client: world.client.clone(), clock: world.clock, health: health.clone(), metrics: metrics.clone(), needs_webhook: reached.is_some() };
     http::serve(args.http, pages, stop.clone()).await.map_err(|error| CliError::failed("cannot serve HTTP").because(error))?;
-    if !args.no_webhook {
-        start_webhook(&args, &world, &health, &stop).await?;
+    if let Some(reached) = reached {
+        start_webhook(&args, reached, &world, &health, &stop).await?;
     }
     lead(&args, world, health, metrics, stop).await
 }
@@ -104,6 +106,10 @@ impl World {
             Some(url) => MarketClock::fetch(url).await.map_err(|error| CliError::failed("no market clock").because(error))?,
             None => MarketClock::identity(),
         };
+        if !is_in_cluster() {
+            let made = installation::ensure_namespace(&client, &namespace).await;
+            made.map_err(|error| CliError::failed("purser has no namespace").because(error))?;
+        }
         let cluster_id = installation::cluster_id(&client, &namespace, args.cluster_id.as_deref())
             .await
             .map_err(|error| CliError::failed("this installation has no id").because(error))?;
@@ -125,11 +131,26 @@ fn cloud(_: MarketClock) -> Option<Arc<dyn Cloud>> {
     None
 }
 
-async fn start_webhook(args: &Args, world: &World, health: &Arc<Health>, stop: &CancellationToken) -> Result<(), CliError> {
-    let reached = match &args.webhook_url {
-        Some(url) => Reached::ByUrl(url.clone()),
-        None => Reached::ByService { namespace: world.namespace.clone() },
-    };
+/// How the API server gets to the webhook; `None` for none. An operator outside the cluster announces nothing by itself: the
+/// API server would ask in vain, and refuse everything.
+fn reached(args: &Args, namespace: &str) -> Option<Reached> {
+    match &args.webhook_url {
+        Some(url) => Some(Reached::ByUrl(url.clone())),
+        None if args.no_webhook => None,
+        None if is_in_cluster() => Some(Reached::ByService { namespace: namespace.to_owned() }),
+        None => {
+            tracing::warn!("runs outside the cluster without --webhook-url: no admission webhook");
+            None
+        }
+    }
+}
+
+/// The kubelet tells every pod where the API server is.
+fn is_in_cluster() -> bool {
+    std::env::var_os("KUBERNETES_SERVICE_HOST").is_some()
+}
+
+async fn start_webhook(args: &Args, reached: Reached, world: &World, health: &Arc<Health>, stop: &CancellationToken) -> Result<(), CliError> {
     let checks = Checks { client: world.client.clone(), clock: world.clock, cluster_id: world.cluster_id.clone() };
     admission::start(checks, args.webhook_listen, &world.namespace, reached, health.clone(), stop.clone())
         .await

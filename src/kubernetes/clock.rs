@@ -7,6 +7,8 @@
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Deserialize;
 
+const PATH: &str = "/purser/clock";
+
 /// `market = market_epoch + (real - real_epoch) × speed`, as `GET /purser/clock` of the twin serves it.
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -30,7 +32,9 @@ impl MarketClock {
         MarketClock { real_epoch: DateTime::UNIX_EPOCH, market_epoch: DateTime::UNIX_EPOCH, speed: 1.0 }
     }
 
+    /// `url` is the clock itself or the server that has it.
     pub async fn fetch(url: &str) -> Result<MarketClock, ClockError> {
+        let url = &if url.ends_with(PATH) { url.to_owned() } else { format!("{}{PATH}", url.trim_end_matches('/')) };
         let failed = |source| ClockError::Fetch { url: url.to_owned(), source };
         let client = reqwest::Client::builder().timeout(std::time::Duration::from_secs(10)).build().map_err(failed)?;
         let answer = client.get(url).send().await.and_then(reqwest::Response::error_for_status).map_err(failed)?;

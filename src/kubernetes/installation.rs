@@ -1,7 +1,9 @@
 //! This installation's id: the tag `purser.dev/cluster` of every machine that it buys. Kept in a ConfigMap, so that a
 //! restored cluster finds its machines again; made once, where there is none.
+//!
+//! In a cluster the namespace is there, because this process runs in it; a developer's operator makes it.
 
-use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
 use kube::Client;
 use kube::api::{Api, ObjectMeta, PostParams};
 
@@ -10,8 +12,10 @@ const KEY: &str = "clusterId";
 
 #[derive(Debug, thiserror::Error)]
 pub enum InstallationError {
-    #[error("could not read or write the ConfigMap {CONFIG_MAP} in namespace {namespace}; does the namespace exist?")]
+    #[error("could not read or write the ConfigMap {CONFIG_MAP} in namespace {namespace}")]
     Kubernetes { namespace: String, #[source] source: Box<kube::Error> },
+    #[error("could not make the namespace {namespace}; create it, or name another by --namespace")]
+    Namespace { namespace: String, #[source] source: Box<kube::Error> },
     #[error("the ConfigMap {CONFIG_MAP} in namespace {namespace} has no {KEY}; give --cluster-id, or restore it from a backup")]
     Empty { namespace: String },
 }
@@ -39,4 +43,14 @@ pub async fn cluster_id(client: &Client, namespace: &str, given: Option<&str>) -
     };
     let id = kept.data.and_then(|mut data| data.remove(KEY)).filter(|id| !id.is_empty());
     id.ok_or_else(|| InstallationError::Empty { namespace: namespace.to_owned() })
+}
+
+/// Makes the namespace where it is missing.
+pub async fn ensure_namespace(client: &Client, namespace: &str) -> Result<(), InstallationError> {
+    let made = Namespace { metadata: ObjectMeta { name: Some(namespace.to_owned()), ..ObjectMeta::default() }, ..Namespace::default() };
+    match Api::<Namespace>::all(client.clone()).create(&PostParams::default(), &made).await {
+        Ok(_) => Ok(()),
+        Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
+        Err(source) => Err(InstallationError::Namespace { namespace: namespace.to_owned(), source: Box::new(source) }),
+    }
 }
