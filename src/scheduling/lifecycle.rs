@@ -242,8 +242,10 @@ impl<'a> Course<'a> {
     }
 
     fn loss_of(&self, attempt: &Attempt) -> Option<String> {
+        let missing = attempt.claims.iter().find(|name| !self.claims.iter().any(|claim| claim.name == **name));
+        let gone = missing.map(|name| format!("claim {name} is gone; machines without a claim are not paid for"));
         let own = self.claims.iter().filter(|claim| attempt.claims.contains(&claim.name));
-        own.flat_map(|claim| gang(claim, self.records.fleet)).find_map(Machine::loss)
+        gone.or_else(|| own.flat_map(|claim| gang(claim, self.records.fleet)).find_map(Machine::loss))
     }
 
     /// Nodes that are on notice take no new pods.

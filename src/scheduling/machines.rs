@@ -3,7 +3,7 @@
 //!
 //! Few writes: "seen alive" moves only when a clock hour has passed, because metering closes hours.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, TimeDelta, Utc};
 
@@ -96,8 +96,8 @@ pub fn follow(snapshot: &Snapshot, fleet: &Fleet) -> Vec<Action> {
         let machines = fleet.machines(&claim.name);
         actions.extend(record(claim, machines));
         actions.extend(adopt(claim, machines));
-        actions.extend(remove_nodes(claim, machines));
     }
+    actions.extend(remove_nodes(snapshot, fleet));
     actions
 }
 
@@ -125,15 +125,21 @@ fn adopt(claim: &Claim, machines: &[Machine]) -> Vec<Action> {
     .collect()
 }
 
-fn remove_nodes(claim: &Claim, machines: &[Machine]) -> Vec<Action> {
-    if claim.record.offer.provider == Provider::Nodes {
-        return Vec::new();
-    }
-    machines
-        .iter()
+/// Node objects of machines that have ended: by a claim's record, or by the cloud's word where no claim is left.
+fn remove_nodes(snapshot: &Snapshot, fleet: &Fleet) -> Vec<Action> {
+    let on_cloud = snapshot.claims.iter().filter(|claim| claim.record.offer.provider == Provider::Aws);
+    let recorded = on_cloud
+        .flat_map(|claim| fleet.machines(&claim.name))
         .filter(|machine| !machine.is_open())
-        .filter_map(|machine| Some(Action::RemoveNode { node: machine.node.clone()?, instance: machine.record.id.clone() }))
-        .collect()
+        .map(|machine| machine.record.id.as_str());
+    let listed = snapshot.instances.known().map_or(&[][..], Vec::as_slice).iter();
+    let told = listed.filter(|instance| instance.state == InstanceState::Terminated).map(|instance| instance.id.as_str());
+    let ended: BTreeSet<&str> = recorded.chain(told).collect();
+    let removal = |node: &NodeView| {
+        let id = machine_id(node).filter(|id| ended.contains(id))?;
+        Some(Action::RemoveNode { node: node.name.clone(), instance: id.to_owned() })
+    };
+    snapshot.nodes.iter().filter_map(removal).collect()
 }
 
 /// What was seen, indexed.

@@ -50,7 +50,7 @@ impl World {
             }
             Action::EndAttempt { job, attempt: _, workload, grace_seconds: _, because: _ } => self.end(job, workload),
             Action::ReleasePods { job, attempt: _, workload, pods } => self.release_pods(job, workload, pods)?,
-            Action::TerminateOrphans { pool: _, instances } => self.cloud.terminate(instances, self.now),
+            Action::TerminateOrphans { pool: _, instances } => self.terminate(instances),
             Action::DeleteClaim { claim, uid } => self.delete_claim(claim, uid)?,
             Action::ReleaseJob { job } => {
                 if let Some(view) = self.jobs.remove(&job.uid) {
@@ -87,12 +87,12 @@ impl World {
             return self.take_nodes(claim);
         }
         let answer = self.cloud.launch(&claim, self.now, self.faults, &mut self.random);
-        if self.dies() {
+        if self.chance(self.faults.lost_answer) {
             self.log.push(format!("† the answer to {name} is lost"));
             return self.restart();
         }
         if answer.refusal.is_some() {
-            self.cloud.terminate(&answer.instances, self.now);
+            self.terminate(&answer.instances);
             if self.dies() {
                 return self.restart();
             }
@@ -120,7 +120,7 @@ impl World {
         let free = |name: &String| self.nodes.get(name).is_some_and(|node| node.claim.as_ref().is_none_or(|other| *other == claim.name));
         let all_free = claim.record.nodes.iter().all(free);
         for name in &claim.record.nodes {
-            if self.dies() {
+            if self.chance(self.faults.lost_answer) {
                 return self.restart();
             }
             if let Some(node) = self.nodes.get_mut(name) {
@@ -152,6 +152,14 @@ impl World {
         live.status.instances = nodes.into_iter().map(instance).collect();
     }
 
+    fn terminate(&mut self, ids: &[String]) {
+        if self.chance(self.faults.lost_terminate) {
+            self.log.push(format!("‡ ending {} has no effect", ids.join(", ")));
+            return;
+        }
+        self.cloud.terminate(ids, self.now);
+    }
+
     fn record_instances(&mut self, name: &str, uid: &str, instances: &[ClaimedInstance], ended: bool, seen: &Snapshot) {
         let read = seen.claims.iter().find(|claim| claim.name == name).map(|claim| &claim.status);
         let live = self.claims.get_mut(name).filter(|live| live.uid == uid && Some(&live.status) == read);
@@ -166,7 +174,7 @@ impl World {
     fn release(&mut self, name: &str, uid: &str, ids: &[String]) {
         let Some(claim) = self.claims.get(name).filter(|live| live.uid == uid) else { return };
         match claim.record.offer.provider {
-            Provider::Aws => self.cloud.terminate(ids, self.now),
+            Provider::Aws => self.terminate(ids),
             Provider::Nodes => {
                 let ours = |node: &&mut NodeView| ids.contains(&node.name) && node.claim.as_deref() == Some(name);
                 for node in self.nodes.values_mut().filter(ours) {

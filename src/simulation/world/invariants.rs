@@ -24,10 +24,10 @@ impl World {
     fn check_claims(&self) -> Result<(), String> {
         let mut alive: BTreeMap<&str, u32> = BTreeMap::new();
         for vm in self.cloud.machines.values().filter(|vm| vm.is_alive(self.now)) {
-            *alive.entry(&vm.claim).or_default() += 1;
+            *alive.entry(&vm.token).or_default() += 1;
         }
         for claim in self.claims.values() {
-            let count = alive.get(claim.name.as_str()).copied().unwrap_or_default();
+            let count = alive.get(claim.uid.as_str()).copied().unwrap_or_default();
             if count > claim.record.count {
                 return Err(format!("claim {} has {count} machines, {} were asked for", claim.name, claim.record.count));
             }

@@ -25,7 +25,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha12Rng;
 
 use crate::capacity::billing::hour_of;
-use crate::capacity::{CapacityKind, Claim};
+use crate::capacity::{CapacityKind, Claim, Provider};
 use crate::scheduling::snapshot::{ExperimentView, JobView, NodeView, Observed, PoolView, Snapshot, WorkloadView};
 use crate::scheduling::{Plan, audit, explain, plan};
 use crate::training::PodRecord;
@@ -38,7 +38,13 @@ use cluster::Workload;
 pub struct Faults {
     /// The process dies before an effect.
     pub crash: f64,
-    /// Caches lag by up to two steps.
+    /// The cloud has answered and the process dies before that is recorded.
+    pub lost_answer: f64,
+    /// The cloud says yes to ending a machine, and does not.
+    pub lost_terminate: f64,
+    /// Somebody deletes a claim by hand, finalizer and all (per hour).
+    pub vandals: f64,
+    /// Caches lag, each by its own number of steps.
     pub stale: bool,
     /// The clouds cannot be listed in this step.
     pub blind: f64,
@@ -55,6 +61,9 @@ pub struct Faults {
 impl Faults {
     pub const NONE: Faults = Faults {
         crash: 0.0,
+        lost_answer: 0.0,
+        lost_terminate: 0.0,
+        vandals: 0.0,
         stale: false,
         blind: 0.0,
         refused_spot: 0.0,
@@ -67,6 +76,9 @@ impl Faults {
     };
     pub const HARSH: Faults = Faults {
         crash: 0.05,
+        lost_answer: 0.2,
+        lost_terminate: 0.1,
+        vandals: 0.05,
         stale: true,
         blind: 0.1,
         refused_spot: 0.3,
@@ -78,6 +90,11 @@ impl Faults {
         program_failures: 0.05,
     };
 }
+
+/// The most steps that the views of jobs, claims, nodes, workloads and machines lag behind. The shell lists jobs, claims and
+/// machines anew for every cycle and watches the rest.
+const LAGS: [usize; 5] = [2, 2, 8, 8, 2];
+const LAG_MAX: usize = 8;
 
 /// One history from a seed.
 pub struct World {
@@ -173,7 +190,19 @@ impl World {
         let taken = self.cloud.evolve(self.now, passes, self.faults, &mut self.random);
         self.log.extend(taken);
         self.evolve_cluster(passes);
+        self.lose_a_claim(passes);
         self.meter();
+    }
+
+    fn lose_a_claim(&mut self, passes: TimeDelta) {
+        if self.chance((self.faults.vandals * passes.num_seconds() as f64 / 3600.0).min(1.0)) {
+            let granted = self.claims.values().filter(|claim| claim.is_granted() && claim.record.offer.provider == Provider::Aws);
+            let name = granted.map(|claim| claim.name.clone()).next();
+            if let Some(name) = name {
+                self.log.push(format!("‡ somebody deletes {name}"));
+                self.claims.remove(&name);
+            }
+        }
     }
 
     fn chance(&mut self, probability: f64) -> bool {
@@ -198,19 +227,24 @@ impl World {
 
     // — observe —
 
-    /// Everything as it is, or each kind as it was up to two steps ago; a cache never goes back.
+    /// Everything as it is, or each kind as it was some steps ago; a cache never goes back.
     pub fn observe(&mut self) -> Snapshot {
         self.steps += 1;
         let fresh = self.snapshot();
         self.frames.push_back(fresh.clone());
-        if self.frames.len() > 3 {
+        if self.frames.len() > LAG_MAX + 1 {
             self.frames.pop_front();
         }
         let oldest = self.steps + 1 - self.frames.len();
         let (stale, steps) = (self.faults.stale, self.steps);
         for index in 0..self.caches.len() {
-            let from = self.caches[index].clamp(oldest, steps);
-            self.caches[index] = if stale { self.random.random_range(from..=steps) } else { steps };
+            let from = self.caches[index].max(steps.saturating_sub(LAGS[index])).clamp(oldest, steps);
+            let hangs = self.random.random_bool(0.5);
+            self.caches[index] = match (stale, hangs) {
+                (false, _) => steps,
+                (true, true) => from,
+                (true, false) => self.random.random_range(from..=steps),
+            };
         }
         let frame = |cache: usize| &self.frames[cache - oldest];
         let [jobs, claims, nodes, workloads, instances] = self.caches;

@@ -14,7 +14,7 @@ fn live_through(seed: u64) -> Result<World, (Box<World>, String)> {
         world.step(passes)
     };
     for round in 0..150 {
-        if round % 50 == 49 && world.random.random_bool(0.5) {
+        if round % 10 == 9 && world.random.random_bool(0.2) {
             world.meddle();
         }
         if let Err(why) = step(&mut world, 120) {
