@@ -419,6 +419,19 @@ fn existing_nodes_are_chosen_by_name_and_serve_one_claim_each() {
 }
 
 #[test]
+fn nodes_that_a_lost_answer_had_taken_are_given_back() {
+    let bert = job("bert").workers(2);
+    let mut own = on_demand();
+    own.provider = Provider::Nodes;
+    let mut withdrawn = refused(claim(&bert, 1, 1, own), RefusalCode::Withdrawn, noon());
+    withdrawn.record.nodes = vec!["node-0".into(), "node-1".into()];
+    let mut world = scenario().claim(&withdrawn).job(bert.cancelled());
+    world.0.nodes.push(node_of("node-0", "m-0", Some(&withdrawn.name)));
+    let text = world.plan();
+    assert!(text.contains("RecordInstances") && text.contains("aws:///us-east-1a/m-0: the job was cancelled"), "{text}");
+}
+
+#[test]
 fn what_cannot_be_says_what_would_help() {
     let code = |scenario: &Scenario| reason_of(scenario, "a").1;
     assert_eq!(code(&scenario().job(job("a"))), ReasonCode::UnknownPool);
