@@ -195,3 +195,6 @@ fn next_hour(at: DateTime<Utc>) -> DateTime<Utc> {
 fn decimal(atoms: i128) -> String {
     Money::usd_atoms(atoms).decimal()
 }
+
+#[cfg(test)]
+mod tests;

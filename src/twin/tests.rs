@@ -1,3 +1,5 @@
+//! Scenarios: a world whose clock the test moves, asked as the SDK would ask it.
+
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, TimeDelta, Utc};

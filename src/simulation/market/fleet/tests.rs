@@ -1,3 +1,5 @@
+//! Properties of a fleet under any sequence of launches, ends and pauses.
+
 use std::sync::OnceLock;
 
 use proptest::prelude::*;
