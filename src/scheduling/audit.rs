@@ -174,7 +174,7 @@ impl<'a> Auditor<'a> {
         }
         let outlook = outlook(view, pool);
         let cost = cost_of(record.offer.price, record.count, outlook.total()).map_err(|error| error.to_string())?;
-        self.budgets.check(view, cost).map_err(|shortfall| shortfall.to_string())?;
+        self.budgets.allowance(view).check(cost).map_err(|shortfall| shortfall.to_string())?;
         self.budgets.commit(view, cost);
         Ok(())
     }

@@ -80,9 +80,39 @@ struct Entry {
     used: Result<Money, MoneyError>,
 }
 
+/// The budgets that one job's costs count against.
+pub struct Allowance<'a> {
+    entries: Vec<(&'a Entry, Account)>,
+}
+
+impl Allowance<'_> {
+    /// Whether this much more may be committed. What costs nothing always may.
+    pub fn check(&self, cost: Money) -> Result<(), Shortfall> {
+        if cost.is_zero() {
+            return Ok(());
+        }
+        self.entries.iter().try_for_each(|(entry, account)| entry.check(account, cost))
+    }
+}
+
 impl Entry {
     fn new(limit: Option<Money>, metered: Money) -> Entry {
         Entry { limit, used: Ok(metered) }
+    }
+
+    fn check(&self, account: &Account, cost: Money) -> Result<(), Shortfall> {
+        let Some(limit) = self.limit else { return Ok(()) };
+        let over = || {
+            let used = self.used.clone()?;
+            let used = if used.is_zero() { Money::zero(limit.currency()) } else { used };
+            let short_by = used.checked_add(cost)?.checked_sub(limit)?;
+            Ok::<_, MoneyError>((used, short_by))
+        };
+        match over() {
+            Ok((_, short_by)) if short_by.is_negative() || short_by.is_zero() => Ok(()),
+            Ok((used, short_by)) => Err(Shortfall::Short { account: account.clone(), limit, used, cost, short_by }),
+            Err(error) => Err(Shortfall::Incomparable { account: account.clone(), error }),
+        }
     }
 
     fn add(&mut self, money: Money) {
@@ -127,12 +157,10 @@ impl Budgets {
         self.spent.get(&job.uid).copied()
     }
 
-    /// Whether this much more may be committed for the job. What costs nothing always may.
-    pub fn check(&self, view: &JobView, cost: Money) -> Result<(), Shortfall> {
-        if cost.is_zero() {
-            return Ok(());
-        }
-        self.accounts_of(&view.job.id, &view.job.experiment).into_iter().try_for_each(|account| self.check_account(account, cost))
+    /// What the job may still commit.
+    pub fn allowance(&self, view: &JobView) -> Allowance<'_> {
+        let accounts = self.accounts_of(&view.job.id, &view.job.experiment).into_iter();
+        Allowance { entries: accounts.filter_map(|account| Some((self.entries.get(&account)?, account))).collect() }
     }
 
     pub fn commit(&mut self, view: &JobView, cost: Money) {
@@ -140,23 +168,6 @@ impl Budgets {
             if let Some(entry) = self.entries.get_mut(&account) {
                 entry.add(cost);
             }
-        }
-    }
-
-    fn check_account(&self, account: Account, cost: Money) -> Result<(), Shortfall> {
-        let Some(Entry { limit: Some(limit), used }) = self.entries.get(&account) else {
-            return Ok(());
-        };
-        let over = || {
-            let used = used.clone()?;
-            let used = if used.is_zero() { Money::zero(limit.currency()) } else { used };
-            let short_by = used.checked_add(cost)?.checked_sub(*limit)?;
-            Ok::<_, MoneyError>((used, short_by))
-        };
-        match over() {
-            Ok((_, short_by)) if short_by.is_negative() || short_by.is_zero() => Ok(()),
-            Ok((used, short_by)) => Err(Shortfall::Short { account, limit: *limit, used, cost, short_by }),
-            Err(error) => Err(Shortfall::Incomparable { account, error }),
         }
     }
 

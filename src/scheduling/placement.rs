@@ -9,7 +9,7 @@
 
 use chrono::{DateTime, Utc};
 
-use super::budget::{Budgets, Shortfall, amount, cost_of, marginal_price};
+use super::budget::{Allowance, Budgets, Shortfall, amount, cost_of, marginal_price};
 use super::refusals::{Avoided, Refusals};
 use super::snapshot::{JobView, PoolView, Snapshot};
 use super::supply::Supply;
@@ -25,9 +25,24 @@ const CONSIDERED_MAX: usize = 10;
 /// What placement may look at besides the job.
 pub struct Market<'a> {
     pub snapshot: &'a Snapshot,
-    pub refusals: &'a Refusals,
+    pub shelf: &'a Shelf<'a>,
+    pub refusals: &'a Refusals<'a>,
     pub supply: &'a Supply<'a>,
     pub budgets: &'a Budgets,
+}
+
+/// Every offer, in the order in which they are preferred.
+pub struct Shelf<'a> {
+    offers: Vec<(&'a PoolView, &'a QuotedOffer)>,
+}
+
+impl<'a> Shelf<'a> {
+    pub fn of(snapshot: &'a Snapshot) -> Shelf<'a> {
+        let of_pool = |pool: &'a PoolView| pool.offers.iter().map(move |quoted| (pool, quoted));
+        let mut offers: Vec<_> = snapshot.pools.iter().flat_map(of_pool).collect();
+        offers.sort_by(|a, b| rank(a).cmp(&rank(b)));
+        Shelf { offers }
+    }
 }
 
 /// What was chosen, or why nothing.
@@ -147,17 +162,17 @@ pub fn place(view: &JobView, market: &Market<'_>) -> Placement {
     if let Some(refusal) = unusable(view, &pools) {
         return refusal;
     }
-    let mut candidates: Vec<Candidate<'_>> =
-        pools.iter().flat_map(|pool| pool.offers.iter().map(|quoted| Candidate::new(view, pool, quoted, market))).collect();
-    candidates.sort_by(|a, b| rank(a).cmp(&rank(b)));
+    let offers = market.shelf.offers.iter().filter(|(pool, _)| named(pool));
+    let mut candidates: Vec<Candidate<'_>> = offers.map(|(pool, quoted)| Candidate::new(view, pool, quoted, market)).collect();
     let urgency = urgency(view, &candidates, now);
     if let Urgency::Late { fastest } = urgency
         && view.status.attempts.is_empty()
     {
         return impossible(view, fastest, now);
     }
+    let allowance = market.budgets.allowance(view);
     for candidate in candidates.iter_mut().filter(|candidate| candidate.against.is_none()) {
-        candidate.against = for_now(view, candidate, market, urgency.is_pressing());
+        candidate.against = for_now(view, candidate, market, &allowance, urgency.is_pressing());
     }
     choose(view, &pools, &candidates, urgency, now)
 }
@@ -186,12 +201,12 @@ fn urgency(view: &JobView, candidates: &[Candidate<'_>], now: DateTime<Utc>) -> 
 }
 
 /// Marginal price first: what is reserved is paid already.
-fn rank<'c>(candidate: &'c Candidate<'_>) -> (CapacityKind, MoneyPerHour, &'c str, &'c Offer) {
-    (candidate.kind(), marginal_price(&candidate.quoted.offer), &candidate.pool.name, &candidate.quoted.offer)
+fn rank<'c>((pool, quoted): &(&'c PoolView, &'c QuotedOffer)) -> (CapacityKind, MoneyPerHour, &'c str, &'c Offer) {
+    (quoted.offer.kind, marginal_price(&quoted.offer), &pool.name, &quoted.offer)
 }
 
 /// What may be different in a while.
-fn for_now(view: &JobView, candidate: &Candidate<'_>, market: &Market<'_>, pressed: bool) -> Option<Against> {
+fn for_now(view: &JobView, candidate: &Candidate<'_>, market: &Market<'_>, allowance: &Allowance<'_>, pressed: bool) -> Option<Against> {
     let (wanted, now) = (view.job.workers, market.snapshot.now);
     let Candidate { pool, quoted, .. } = candidate;
     let left = market.supply.left_in_pool(pool);
@@ -208,7 +223,7 @@ fn for_now(view: &JobView, candidate: &Candidate<'_>, market: &Market<'_>, press
     if view.job.deadline.as_ref().is_some_and(late) {
         return Some(Against::TooSlow);
     }
-    if let Some(shortfall) = candidate.cost.and_then(|cost| market.budgets.check(view, cost).err()) {
+    if let Some(shortfall) = candidate.cost.and_then(|cost| allowance.check(cost).err()) {
         return Some(Against::TooDear(shortfall));
     }
     market.refusals.avoided(&pool.name, &quoted.offer, wanted, now, pressed).map(Against::Refused)

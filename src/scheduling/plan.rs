@@ -5,13 +5,14 @@ use chrono::TimeDelta;
 use super::budget::{Budgets, cost_of, marginal_price};
 use super::lifecycle::{self, Next, Records, Turn};
 use super::machines::{Fleet, follow};
-use super::placement::{self, Launch, Market, Placement};
+use super::placement::{self, Launch, Market, Placement, Shelf};
 use super::refusals::Refusals;
 use super::snapshot::JobView;
 use super::supply::Supply;
 use super::{Action, Decision, DecisionKind, Plan, Snapshot, leftovers, queue};
 use crate::capacity::ClaimRecord;
 use crate::capacity::claim::claim_name;
+use crate::training::slack::{fraction_of, remaining_work};
 use crate::training::{DecisionRecord, JobPhase, JobStatus};
 
 /// A recorded decision whose words or cost have changed is written again after this market time; when its kind or reason
@@ -22,137 +23,144 @@ const REFRESH: TimeDelta = TimeDelta::minutes(30);
 pub fn plan(snapshot: &Snapshot) -> Plan {
     let fleet = Fleet::of(snapshot);
     let records = Records::of(snapshot, &fleet);
-    let refusals = Refusals::of(snapshot);
-    let mut resources = Resources { supply: Supply::of(snapshot, &fleet), budgets: Budgets::of(snapshot, &fleet) };
-    let mut plan = Plan { actions: follow(snapshot, &fleet), ..Plan::default() };
+    let mut planner = Planner {
+        snapshot,
+        shelf: Shelf::of(snapshot),
+        refusals: Refusals::of(snapshot),
+        supply: Supply::of(snapshot, &fleet),
+        budgets: Budgets::of(snapshot, &fleet),
+        plan: Plan { actions: follow(snapshot, &fleet), ..Plan::default() },
+    };
     for view in queue::rank(&snapshot.jobs) {
-        let turn = lifecycle::advance(view, &records);
-        settle(view, turn, snapshot, &refusals, &mut resources, &mut plan);
+        planner.settle(view, lifecycle::advance(view, &records));
     }
+    let mut plan = planner.plan;
     leftovers::clear(&records, &snapshot.orphans_seen, &mut plan);
     plan
 }
 
-/// What jobs compete for, less what earlier ones took.
-struct Resources<'a> {
+/// The plan so far, and what jobs compete for, less what earlier ones took.
+struct Planner<'a> {
+    snapshot: &'a Snapshot,
+    shelf: Shelf<'a>,
+    refusals: Refusals<'a>,
     supply: Supply<'a>,
     budgets: Budgets,
+    plan: Plan,
 }
 
-/// Turns a job's turn into actions in their order, placing it where that is what it needs.
-fn settle(view: &JobView, turn: Turn, snapshot: &Snapshot, refusals: &Refusals, resources: &mut Resources<'_>, plan: &mut Plan) {
-    let Turn { mut status, first, mut then, next } = turn;
-    let decision = match next {
-        Next::Decided(decision) => decision,
-        Next::Place { attempt, ask } => {
-            let market = Market { snapshot, refusals, supply: &resources.supply, budgets: &resources.budgets };
-            let placement = placement::place(view, &market);
-            place(view, (attempt, ask), placement, snapshot, resources, &mut status, &mut then)
+impl Planner<'_> {
+    /// Turns a job's turn into actions in their order, placing it where that is what it needs.
+    fn settle(&mut self, view: &JobView, turn: Turn) {
+        let Turn { mut status, first, mut then, next } = turn;
+        let decision = match next {
+            Next::Decided(decision) => decision,
+            Next::Place { attempt, ask } => {
+                let (decision, claim) = self.place(view, attempt, ask, &mut status);
+                then.extend(claim);
+                decision
+            }
+        };
+        let decision = with_cost(view, &status, decision);
+        self.note(view, &mut status, &decision);
+        self.plan.actions.extend(first);
+        if status != view.status {
+            self.plan.actions.push(Action::RecordJob {
+                job: view.job.id.clone(),
+                generation: view.job.generation,
+                version: view.version.clone(),
+                status: Box::new(status),
+            });
         }
-    };
-    let decision = with_cost(view, &status, decision);
-    note(view, &mut status, &decision, resources, snapshot);
-    plan.actions.extend(first);
-    if status != view.status {
-        plan.actions.push(Action::RecordJob {
-            job: view.job.id.clone(),
-            generation: view.job.generation,
-            version: view.version.clone(),
-            status: Box::new(status),
-        });
+        self.plan.actions.extend(then);
+        self.plan.decisions.insert(view.job.id.clone(), decision);
     }
-    plan.actions.extend(then);
-    plan.decisions.insert(view.job.id.clone(), decision);
-}
 
-fn place(
-    view: &JobView,
-    (attempt, ask): (u32, u32),
-    placement: Placement,
-    snapshot: &Snapshot,
-    resources: &mut Resources<'_>,
-    status: &mut JobStatus,
-    then: &mut Vec<Action>,
-) -> Decision {
-    let Placement { kind, because, considered, finish, cost, launch } = placement;
-    status.capacity = launch.as_ref().map(|launch| lifecycle::words(view.job.workers, &launch.offer));
-    if let Some(launch) = launch {
-        let team = resources.budgets.team_of(&view.job.id.namespace).cloned();
-        let (name, record) = claim(view, attempt, ask, launch, team, snapshot);
-        resources.supply.take(&record);
+    fn place(&mut self, view: &JobView, attempt: u32, ask: u32, status: &mut JobStatus) -> (Decision, Option<Action>) {
+        let Planner { snapshot, shelf, refusals, supply, budgets, plan: _ } = self;
+        let placement = placement::place(view, &Market { snapshot, shelf, refusals, supply, budgets });
+        let Placement { kind, because, considered, finish, cost, launch } = placement;
+        let decision = Decision { kind, because, considered, finish, cost };
+        let Some(launch) = launch else {
+            status.capacity = None;
+            return (decision, None);
+        };
+        let (name, record) = self.claim(view, attempt, ask, launch);
+        self.supply.take(&record);
         if let Some(cost) = cost {
-            resources.budgets.commit(view, cost);
+            self.budgets.commit(view, cost);
         }
         status.phase = JobPhase::Provisioning;
-        then.push(Action::WriteClaim { name, record });
+        status.capacity = Some(lifecycle::words(record.count, &record.offer));
+        (decision, Some(Action::WriteClaim { name, record }))
     }
-    Decision { kind, because, considered, finish, cost }
-}
 
-fn claim(view: &JobView, attempt: u32, ask: u32, launch: Launch, team: Option<String>, snapshot: &Snapshot) -> (String, ClaimRecord) {
-    let Launch { pool, offer, nodes, request_template } = launch;
-    let name = claim_name(&view.job.id.uid, attempt, ask);
-    let mut record = ClaimRecord {
-        job: view.job.id.clone(),
-        generation: view.job.generation,
-        experiment: view.job.experiment.clone(),
-        team,
-        attempt,
-        ask,
-        pool,
-        offer,
-        count: view.job.workers,
-        decided_at: snapshot.now,
-        nodes,
-        request: String::new(),
-    };
-    record.request = placement::request_text(&request_template, &record, &name);
-    (name, record)
+    fn claim(&self, view: &JobView, attempt: u32, ask: u32, launch: Launch) -> (String, ClaimRecord) {
+        let Launch { pool, offer, nodes, request_template } = launch;
+        let name = claim_name(&view.job.id.uid, attempt, ask);
+        let mut record = ClaimRecord {
+            job: view.job.id.clone(),
+            generation: view.job.generation,
+            experiment: view.job.experiment.clone(),
+            team: self.budgets.team_of(&view.job.id.namespace).cloned(),
+            attempt,
+            ask,
+            pool,
+            offer,
+            count: view.job.workers,
+            decided_at: self.snapshot.now,
+            nodes,
+            request: String::new(),
+        };
+        record.request = placement::request_text(&request_template, &record, &name);
+        (name, record)
+    }
+
+    /// Writes decision and cost into the status where they say something new.
+    fn note(&self, view: &JobView, status: &mut JobStatus, decision: &Decision) {
+        let record = DecisionRecord {
+            kind: format!("{:?}", decision.kind),
+            reason: decision.because.code.to_string(),
+            message: decision.because.message.clone(),
+            at: self.snapshot.now,
+            considered: decision.considered.clone(),
+        };
+        let cost = self.budgets.spent(&view.job.id);
+        let is_over = status.phase.is_over();
+        let is_news = status != &view.status
+            || status.decision.as_ref().is_none_or(|old| {
+                let changed = (&old.kind, &old.reason) != (&record.kind, &record.reason);
+                changed || (!is_over && says_more(old, &record, decision.kind, status.cost != cost))
+            });
+        let settled = is_over && status.cost != cost && holds_no_machine(view, self.snapshot);
+        if is_news {
+            // The offers that were looked at stay on record until the next time that offers are looked at.
+            let considered = match (&status.decision, record.considered.is_empty()) {
+                (Some(old), true) => old.considered.clone(),
+                _ => record.considered.clone(),
+            };
+            status.decision = Some(DecisionRecord { considered, ..record });
+        }
+        if is_news || settled {
+            status.cost = cost;
+        }
+    }
 }
 
 /// A running job's rest, priced at what was agreed.
 fn with_cost(view: &JobView, status: &JobStatus, decision: Decision) -> Decision {
     let running = status.attempts.last().filter(|_| decision.kind == DecisionKind::Keep);
     let left = running.map(|attempt| {
-        let fraction = crate::training::slack::fraction_of(attempt, view.progress.as_ref());
-        cost_of(marginal_price(&attempt.offer), view.job.workers, crate::training::slack::remaining_work(&view.job, fraction))
+        let fraction = fraction_of(attempt, view.progress.as_ref());
+        cost_of(marginal_price(&attempt.offer), view.job.workers, remaining_work(&view.job, fraction))
     });
     Decision { cost: decision.cost.or(left.and_then(Result::ok)), ..decision }
-}
-
-/// Writes decision and cost into the status where they say something new.
-fn note(view: &JobView, status: &mut JobStatus, decision: &Decision, resources: &Resources<'_>, snapshot: &Snapshot) {
-    let record = DecisionRecord {
-        kind: format!("{:?}", decision.kind),
-        reason: decision.because.code.to_string(),
-        message: decision.because.message.clone(),
-        at: snapshot.now,
-        considered: decision.considered.clone(),
-    };
-    let cost = resources.budgets.spent(&view.job.id);
-    let is_news = status != &view.status
-        || status.decision.as_ref().is_none_or(|old| {
-            let changed = (&old.kind, &old.reason) != (&record.kind, &record.reason);
-            changed || (!status.phase.is_over() && says_more(old, &record, decision.kind, status.cost != cost))
-        });
-    let settled = status.phase.is_over() && status.cost != cost && holds_no_machine(view, snapshot);
-    if is_news {
-        // The offers that were looked at stay on record until the next time that offers are looked at.
-        let considered = match (&status.decision, record.considered.is_empty()) {
-            (Some(old), true) => old.considered.clone(),
-            _ => record.considered.clone(),
-        };
-        status.decision = Some(DecisionRecord { considered, ..record });
-    }
-    if is_news || settled {
-        status.cost = cost;
-    }
 }
 
 /// Whether the same decision is worth writing again. A refusal stands until its first clause (up to a colon) says something
 /// else, for example because the deadline was edited; times that only move with the clock come after it.
 fn says_more(old: &DecisionRecord, new: &DecisionRecord, kind: DecisionKind, cost_changed: bool) -> bool {
-    let clause = |record: &DecisionRecord| record.message.split(':').next().map(str::to_owned);
+    let clause = |record: &DecisionRecord| record.message.split(": ").next().map(str::to_owned);
     match kind {
         DecisionKind::Refuse => clause(old) != clause(new),
         _ => new.at - old.at >= REFRESH && (old.message != new.message || cost_changed),

@@ -43,18 +43,18 @@ struct Remembered {
     message: String,
 }
 
-type OfferKey = (String, String, String, CapacityKind);
+type OfferKey<'a> = (&'a str, &'a str, &'a str, CapacityKind);
 
 #[derive(Default)]
-pub struct Refusals {
-    by_offer: BTreeMap<OfferKey, Vec<Remembered>>,
-    granted_at: BTreeMap<OfferKey, DateTime<Utc>>,
+pub struct Refusals<'a> {
+    by_offer: BTreeMap<OfferKey<'a>, Vec<Remembered>>,
+    granted_at: BTreeMap<OfferKey<'a>, DateTime<Utc>>,
     /// Requests that are wrong as such: job uid → pool → the job's generation and the pool's configuration then, the cloud's words.
     rejected: BTreeMap<String, BTreeMap<String, (i64, String, String)>>,
 }
 
-impl Refusals {
-    pub fn of(snapshot: &Snapshot) -> Refusals {
+impl<'a> Refusals<'a> {
+    pub fn of(snapshot: &'a Snapshot) -> Refusals<'a> {
         let mut refusals = Refusals::default();
         for claim in &snapshot.claims {
             refusals.remember(claim);
@@ -87,7 +87,7 @@ impl Refusals {
         (*then_generation == generation && *then_config == canonical(&pool.request_template)).then_some(message)
     }
 
-    fn remember(&mut self, claim: &Claim) {
+    fn remember(&mut self, claim: &'a Claim) {
         let key = key_of(&claim.record.pool, &claim.record.offer);
         match (&claim.status.phase, &claim.status.refusal) {
             (ClaimPhase::Refused, Some(refusal)) => match refusal.code {
@@ -110,13 +110,13 @@ impl Refusals {
         }
     }
 
-    fn add(&mut self, key: OfferKey, claim: &Claim, at: DateTime<Utc>, code: RefusalCode, message: String) {
+    fn add(&mut self, key: OfferKey<'a>, claim: &Claim, at: DateTime<Utc>, code: RefusalCode, message: String) {
         self.by_offer.entry(key).or_default().push(Remembered { at, count: claim.record.count, code, message });
     }
 }
 
-fn key_of(pool: &str, offer: &Offer) -> OfferKey {
-    (pool.to_owned(), offer.instance_type.clone(), offer.zone.clone(), offer.kind)
+fn key_of<'a>(pool: &'a str, offer: &'a Offer) -> OfferKey<'a> {
+    (pool, &offer.instance_type, &offer.zone, offer.kind)
 }
 
 /// All machines were asked to end before any of them had a node: as bad as a refusal, and dearer.

@@ -12,13 +12,13 @@ pub struct Supply<'a> {
     /// Machines that count against a pool's limit.
     used_by_pool: BTreeMap<String, u32>,
     /// Machines asked for that no quote knows of yet.
-    asked_by_offer: BTreeMap<(String, String, String, CapacityKind), u32>,
+    asked_by_pool: BTreeMap<String, Vec<(Offer, u32)>>,
     nodes_taken: BTreeSet<String>,
 }
 
 impl<'a> Supply<'a> {
     pub fn of(snapshot: &'a Snapshot, fleet: &Fleet) -> Supply<'a> {
-        let mut supply = Supply { snapshot, used_by_pool: BTreeMap::new(), asked_by_offer: BTreeMap::new(), nodes_taken: BTreeSet::new() };
+        let mut supply = Supply { snapshot, used_by_pool: BTreeMap::new(), asked_by_pool: BTreeMap::new(), nodes_taken: BTreeSet::new() };
         for claim in &snapshot.claims {
             match claim.status.phase {
                 ClaimPhase::Written => supply.take(&claim.record),
@@ -35,7 +35,7 @@ impl<'a> Supply<'a> {
     /// Counts what is claimed now.
     pub fn take(&mut self, record: &ClaimRecord) {
         *self.used_by_pool.entry(record.pool.clone()).or_default() += record.count;
-        *self.asked_by_offer.entry(key_of(&record.pool, &record.offer)).or_default() += record.count;
+        self.asked_by_pool.entry(record.pool.clone()).or_default().push((record.offer.clone(), record.count));
         self.nodes_taken.extend(record.nodes.iter().cloned());
     }
 
@@ -47,9 +47,11 @@ impl<'a> Supply<'a> {
 
     /// Under the tightest bound that the quote names. Nodes are counted themselves.
     pub fn available(&self, pool: &PoolView, quoted: &QuotedOffer) -> Option<(u32, String)> {
-        let asked = self.asked_by_offer.get(&key_of(&pool.name, &quoted.offer)).copied().unwrap_or_default();
-        let bound = quoted.available_max.as_ref().filter(|_| pool.provider == Provider::Aws);
-        bound.map(|(most, name)| (most.saturating_sub(asked), name.clone()))
+        let bound = quoted.available_max.as_ref().filter(|_| pool.provider == Provider::Aws)?;
+        let asked = self.asked_by_pool.get(&pool.name).into_iter().flatten().filter(|(offer, _)| is_same_capacity(offer, &quoted.offer));
+        let asked: u32 = asked.map(|(_, count)| count).sum();
+        let (most, name) = bound;
+        Some((most.saturating_sub(asked), name.clone()))
     }
 
     /// Nodes of the pool that are such machines and free, by name.
@@ -72,8 +74,9 @@ impl<'a> Supply<'a> {
     }
 }
 
-fn key_of(pool: &str, offer: &Offer) -> (String, String, String, CapacityKind) {
-    (pool.to_owned(), offer.instance_type.clone(), offer.zone.clone(), offer.kind)
+/// The same machines, whatever the price was when they were asked for.
+fn is_same_capacity(a: &Offer, b: &Offer) -> bool {
+    (a.kind, &a.instance_type, &a.zone) == (b.kind, &b.instance_type, &b.zone)
 }
 
 /// Labels that are there must agree; what a node does not say is not held against it.

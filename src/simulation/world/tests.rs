@@ -70,14 +70,19 @@ fn run(seeds: std::ops::Range<u64>) {
     }
 }
 
-#[test]
-fn no_fault_forgets_a_machine_or_runs_a_job_twice_first_half() {
-    run(0..150);
+/// How many histories; `PURSER_SEEDS=10000` for a long night.
+fn seeds() -> u64 {
+    std::env::var("PURSER_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(200)
 }
 
 #[test]
-fn no_fault_forgets_a_machine_or_runs_a_job_twice_second_half() {
-    run(150..300);
+fn no_fault_forgets_a_machine_or_runs_a_job_twice() {
+    run(0..seeds() / 2);
+}
+
+#[test]
+fn no_fault_forgets_a_machine_or_runs_a_job_twice_other_half() {
+    run(seeds() / 2..seeds());
 }
 
 #[test]
