@@ -222,8 +222,8 @@ fn refusal_code(code: &str) -> Option<RefusalCode> {
         "InsufficientInstanceCapacity" | "InsufficientCapacity" | "InsufficientHostCapacity" | "InsufficientReservedInstanceCapacity" | "ReservationCapacityExceeded" | "UnfulfillableCapacity" => {
             Some(RefusalCode::NoCapacity)
         }
-        // The type is not offered in this zone, or not with this volume type.
-        "Unsupported" | "VolumeTypeNotAvailableInZone" => Some(RefusalCode::NoCapacity),
+        // The type is not offered in this zone (CreateFleet and RunInstances say it differently), or not with this volume type.
+        "Unsupported" | "InvalidFleetConfiguration" | "VolumeTypeNotAvailableInZone" => Some(RefusalCode::NoCapacity),
         "VcpuLimitExceeded" | "InstanceLimitExceeded" | "MaxSpotInstanceCountExceeded" | "MaxSpotFleetRequestCountExceeded" | "VolumeLimitExceeded" | "FleetLimitExceeded" => Some(RefusalCode::Quota),
         "InsufficientFreeAddressesInSubnet" => Some(RefusalCode::NoAddresses),
         "SpotMaxPriceTooLow" => Some(RefusalCode::PriceTooHigh),

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use aws_sdk_ec2::types::{InstanceType as Ec2Type, SpotPrice};
+use aws_sdk_pricing::error::BuildError;
 use aws_sdk_pricing::types::{Filter as PricingFilter, FilterType};
 use chrono::{DateTime, Utc};
 use serde::Deserialize;
@@ -20,8 +21,6 @@ use crate::units::{Money, MoneyPerHour};
 const LINUX: &str = "Linux/UNIX";
 /// Above so many names the whole region is asked for: the request would only grow longer.
 const NAMES_MAX: usize = 100;
-/// So many values the price list takes in one `ANY_OF` filter with room to spare.
-const PRODUCTS_MAX: usize = 20;
 
 /// The spot price in force by type and zone.
 pub(super) type SpotPrices = HashMap<(String, String), MoneyPerHour>;
@@ -44,24 +43,20 @@ impl AwsRegion {
         Ok(Arc::new(prices_in_force(&answer)))
     }
 
-    /// List prices from the pricing service; what it does not list is missing.
-    pub(super) async fn on_demand_prices(&self, types: Vec<String>) -> Optional<Arc<OnDemandPrices>> {
-        self.known.on_demand_prices.get_optional(types.clone(), || self.load_on_demand_prices(types)).await
+    /// List prices from the pricing service, the region's all at once; what it does not list is missing.
+    pub(super) async fn on_demand_prices(&self) -> Optional<Arc<OnDemandPrices>> {
+        self.known.on_demand_prices.get_optional((), || self.load_on_demand_prices()).await
     }
 
-    async fn load_on_demand_prices(&self, types: Vec<String>) -> Optional<Arc<OnDemandPrices>> {
-        let mut filters = self.linux_on_shared_hardware();
-        if types.len() <= PRODUCTS_MAX {
-            let names = if let [name] = types.as_slice() { term("instanceType", name) } else { pricing_filter("instanceType", &types.join(","), FilterType::AnyOf) };
-            filters.push(optional_filter(names)?);
-        }
+    async fn load_on_demand_prices(&self) -> Optional<Arc<OnDemandPrices>> {
+        let filters = self.linux_on_shared_hardware().map_err(|error| format!("list prices are not known: {error}"))?;
         let request = self.pricing.get_products().service_code("AmazonEC2").set_filters(Some(filters));
         let answer: Result<Vec<String>, _> = request.into_paginator().items().send().collect().await;
         let products = optional("list prices", answer)?;
         Ok(Arc::new(products.iter().filter_map(|json| product_price(json, &self.name)).collect()))
     }
 
-    fn linux_on_shared_hardware(&self) -> Vec<PricingFilter> {
+    fn linux_on_shared_hardware(&self) -> Result<Vec<PricingFilter>, BuildError> {
         let terms = [
             ("regionCode", self.name.as_str()),
             ("operatingSystem", "Linux"),
@@ -70,7 +65,7 @@ impl AwsRegion {
             ("capacitystatus", "Used"),
             ("marketoption", "OnDemand"),
         ];
-        terms.into_iter().filter_map(|(field, value)| term(field, value).ok()).collect()
+        terms.into_iter().map(|(field, value)| PricingFilter::builder().field(field).value(value).r#type(FilterType::TermMatch).build()).collect()
     }
 
     /// What one machine of the offer cost: the segment in force at `from` and all that begin before `to`, oldest first.
@@ -121,18 +116,6 @@ fn segments(mut changes: Vec<PriceSegment>, from: DateTime<Utc>, to: DateTime<Ut
         return Err("EC2 told no price that was in force at the beginning".into());
     };
     Ok(changes.into_iter().skip(first).filter(|change| change.from < to || change.from <= from).collect())
-}
-
-fn term(field: &str, value: &str) -> Result<PricingFilter, aws_sdk_pricing::error::BuildError> {
-    pricing_filter(field, value, FilterType::TermMatch)
-}
-
-fn pricing_filter(field: &str, value: &str, kind: FilterType) -> Result<PricingFilter, aws_sdk_pricing::error::BuildError> {
-    PricingFilter::builder().field(field).value(value).r#type(kind).build()
-}
-
-fn optional_filter(filter: Result<PricingFilter, aws_sdk_pricing::error::BuildError>) -> Optional<PricingFilter> {
-    filter.map_err(|error| format!("list prices are not known: {error}"))
 }
 
 #[derive(Deserialize)]

@@ -44,10 +44,10 @@ impl AwsRegion {
         let types: Vec<String> = machines.iter().map(|machine| machine.what.name.clone()).collect();
         let subnets: BTreeSet<String> = pool.subnets.values().cloned().collect();
         let (spot, on_demand, offerings, reservations, quotas, in_use, addresses) = tokio::join!(
-            self.spot_prices(types.clone()),
-            self.on_demand_prices(types),
+            self.spot_prices(types),
+            self.on_demand_prices(),
             self.offerings(),
-            self.reservations(&pool.cluster_id),
+            self.reservations(),
             self.quotas(),
             self.vcpus_in_use(),
             self.free_addresses(subnets.into_iter().collect()),
@@ -140,7 +140,7 @@ impl Market<'_> {
 
     fn reserved(&self, machine: &Machine, zone: &str) -> Vec<QuotedOffer> {
         let is_usable = |reservation: &&Reservation| {
-            reservation.instance_type == machine.what.name && reservation.zone == zone && reservation.pool.as_ref().is_none_or(|pool| *pool == self.pool.pool)
+            reservation.instance_type == machine.what.name && reservation.zone == zone && reservation.is_for(self.pool)
         };
         let free = MoneyPerHour(Money::ZERO_USD);
         self.reservations.iter().filter(is_usable).map(|reservation| self.offer(machine, zone, CapacityKind::Reserved, free, Some(reservation))).collect()
@@ -190,7 +190,7 @@ mod tests {
         let g5 = machine("g5.xlarge");
         let spot = SpotPrices::from([(("g5.xlarge".into(), "us-east-1a".into()), price("0.4")), (("g5.xlarge".into(), "us-east-1b".into()), price("0.1"))]);
         let list = OnDemandPrices::from([("g5.xlarge".into(), price("1.006"))]);
-        let reservation = |id: &str, pool: Option<&str>| Reservation { id: id.into(), instance_type: "g5.xlarge".into(), zone: "us-east-1a".into(), available: 2, pool: pool.map(str::to_owned) };
+        let reservation = |id: &str, pool: Option<&str>| Reservation { id: id.into(), cluster: "cluster-1".into(), instance_type: "g5.xlarge".into(), zone: "us-east-1a".into(), available: 2, pool: pool.map(str::to_owned) };
         let reservations = [reservation("cr-1", None), reservation("cr-2", Some("another"))];
         let addresses = HashMap::from([("subnet-01234567".to_owned(), 11)]);
         let market = Market { pool: &pool, machines: vec![&g5], offerings: None, spot: &spot, on_demand: Some(&list), reservations: &reservations, quotas: None, addresses: Some(&addresses) };

@@ -43,12 +43,12 @@ pub(super) struct Known {
     /// Zones by type; unknown where the call is refused.
     pub offerings: Cached<(), Optional<Arc<HashMap<String, BTreeSet<String>>>>>,
     pub spot_prices: Cached<Vec<String>, Arc<SpotPrices>>,
-    pub on_demand_prices: Cached<Vec<String>, Optional<Arc<OnDemandPrices>>>,
+    pub on_demand_prices: Cached<(), Optional<Arc<OnDemandPrices>>>,
     pub quotas: Cached<(), Optional<Arc<Vec<Quota>>>>,
     pub vcpus_in_use: Cached<(), Optional<Arc<VcpusInUse>>>,
     /// Free addresses by subnet.
     pub addresses: Cached<Vec<String>, Optional<Arc<HashMap<String, u32>>>>,
-    pub reservations: Cached<String, Optional<Arc<Vec<Reservation>>>>,
+    pub reservations: Cached<(), Optional<Arc<Vec<Reservation>>>>,
     /// Launch templates that exist, by name.
     pub templates: Cached<String, ()>,
     /// Queue URLs by name.
