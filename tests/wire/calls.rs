@@ -25,6 +25,9 @@ struct Wire {
     ec2: aws_sdk_ec2::Client,
     sqs: aws_sdk_sqs::Client,
     pool: PoolConfig,
+    begun: DateTime<Utc>,
+    /// An offer of a reservation that is lent to us, where the endpoint has one.
+    reserved: Option<Offer>,
     seen: Vec<(&'static str, String)>,
 }
 
@@ -33,6 +36,7 @@ pub async fn run() -> Vec<(&'static str, String)> {
     wire.storage().await;
     let spot = wire.quote().await;
     wire.launch(&spot).await;
+    wire.reserved().await;
     wire.refusals(&spot).await;
     wire.prices(&spot).await;
     wire.messages().await;
@@ -65,7 +69,7 @@ impl Wire {
             tags: BTreeMap::from([("team".into(), "wire".into())]),
         };
         assert_eq!(pool.validate(), Ok(()));
-        Wire { aws: Aws::new(Arc::new(Utc::now)), ec2, sqs: aws_sdk_sqs::Client::new(&config), pool, seen: Vec::new() }
+        Wire { aws: Aws::new(Arc::new(Utc::now)), ec2, sqs: aws_sdk_sqs::Client::new(&config), pool, begun: Utc::now(), reserved: None, seen: Vec::new() }
     }
 
     fn saw(&mut self, call: &'static str, seen: impl Into<String>) {
@@ -98,6 +102,7 @@ impl Wire {
         self.saw("quote: free addresses bound the offers", (!quote.offers.is_empty() && quote.offers.iter().all(|quoted| quoted.available_max.is_some())).to_string());
         let machine = &g5.or(quote.offers.first()).unwrap().machine;
         self.saw("quote: a g5.xlarge is", format!("{} vCPU, {} MiB, {} × {}, {}", machine.vcpu, machine.memory_mib, machine.gpus, machine.gpu_name.as_deref().unwrap_or("no GPU"), machine.architecture));
+        self.reserved = quote.offers.iter().find(|quoted| quoted.offer.kind == CapacityKind::Reserved).map(|quoted| quoted.offer.clone());
         let spot = |quoted: &&QuotedOffer| quoted.offer.kind == CapacityKind::Spot;
         quote.offers.iter().find(spot).expect("some spot offer").offer.clone()
     }
@@ -129,6 +134,17 @@ impl Wire {
         let close = first.instances.iter().all(|launched| (launched.launched_at - Utc::now()).abs() < TimeDelta::minutes(5));
         self.saw("list: launch times are the market's", close.to_string());
         self.template().await;
+    }
+
+    /// A reservation of two machines gives two, and then none, rather than others at the list price.
+    async fn reserved(&mut self) {
+        let Some(offer) = self.reserved.clone() else {
+            self.saw("launch: a reservation's two machines, and one more", "none is lent");
+            return;
+        };
+        let two = self.aws.launch(&self.request(&offer, 2, "claim-two"), "token-two").await.map_or_else(error_told, |answer| told(&answer));
+        let more = self.aws.launch(&self.request(&offer, 1, "claim-more"), "token-more").await.map_or_else(error_told, |answer| told(&answer));
+        self.saw("launch: a reservation's two machines, and one more", format!("{two}; {more}"));
     }
 
     /// Machines of a claim, once the endpoint lists them.
@@ -180,14 +196,14 @@ impl Wire {
     }
 
     async fn prices(&mut self, spot: &Offer) {
-        let (from, to) = (Utc::now() - TimeDelta::seconds(5), Utc::now());
+        let (from, to) = (self.begun, Utc::now());
         let history = self.aws.price_history(REGION, spot, from, to).await;
         let seen = history.map_or_else(error_told, |segments| {
             let in_force = segments.first().is_some_and(|segment| segment.from <= from);
             let ordered = segments.windows(2).all(|pair| pair[0].from < pair[1].from);
             format!("in force at the beginning: {in_force}, in order: {ordered}, the last is the quoted price: {}", segments.last().is_some_and(|segment| segment.price == spot.price))
         });
-        self.saw("prices: a spot market's last seconds", seen);
+        self.saw("prices: a spot market since the first call", seen);
         let unknown = Offer { provider: Provider::Aws, instance_type: "g9.none".into(), ..spot.clone() };
         let history = self.aws.price_history(REGION, &unknown, from, to).await;
         self.saw("prices: a market that is not there", history.map_or_else(error_told, |segments| format!("{} segments", segments.len())));

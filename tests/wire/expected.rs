@@ -1,9 +1,9 @@
 //! What AWS does, as its documentation says, and where moto and the twin are known to do otherwise.
 
-/// By call: what Purser sees when AWS answers.
+/// By call: what Purser sees when AWS answers, in an account that lends it a reservation of two g5.xlarge.
 pub const AWS: &[(&str, &str)] = &[
     ("S3: a checkpoint before the bucket, before and after it is written", "false, false, true"),
-    ("quote: kinds offered", "spot, on-demand"),
+    ("quote: kinds offered", "reserved, spot, on-demand"),
     ("quote: on-demand prices", "known"),
     ("quote: g5.xlarge on demand in us-east-1", "1.006 USD/h"),
     ("quote: quotas", "known"),
@@ -14,6 +14,7 @@ pub const AWS: &[(&str, &str)] = &[
     ("launch: the same token again", "the same machines"),
     ("launch: the same token, after an upgrade changed the template", "the same machines"),
     ("launch: one machine on demand", "1 machines"),
+    ("launch: a reservation's two machines, and one more", "2 machines; 0 machines, refused: NoCapacity"),
     ("list: the machines of the claim", "2 alive, as asked for: true"),
     ("list: launch times are the market's", "true"),
     ("launch template", "volumes encrypted: true, metadata tokens: required"),
@@ -21,7 +22,7 @@ pub const AWS: &[(&str, &str)] = &[
     ("launch: a zone without a subnet", "0 machines, refused: Invalid"),
     ("launch: a queue by URL", "error, retry: Never"),
     ("launch: more than the market has", "0 machines, refused: NoCapacity"),
-    ("prices: a spot market's last seconds", "in force at the beginning: true, in order: true, the last is the quoted price: true"),
+    ("prices: a spot market since the first call", "in force at the beginning: true, in order: true, the last is the quoted price: true"),
     ("prices: a market that is not there", "error, retry: AfterBackoff"),
     ("messages: a queue that is not there", "error, retry: Never"),
     ("messages: a warning and a piece of nonsense", "interruption of i-wire at 22:01:33, other"),
@@ -41,6 +42,8 @@ pub struct Difference {
 }
 
 pub const DIFFERENCES: &[Difference] = &[
+    Difference { endpoint: "moto", call: "quote: kinds offered", seen: "spot, on-demand", because: "moto has no capacity reservations" },
+    Difference { endpoint: "moto", call: "launch: a reservation's two machines, and one more", seen: "none is lent", because: "moto has no capacity reservations" },
     Difference { endpoint: "moto", call: "quote: on-demand prices", seen: "not known, from the catalogue", because: "moto has no Pricing service" },
     Difference { endpoint: "moto", call: "quote: quotas", seen: "not known", because: "moto knows the quotas of VPC only" },
     Difference { endpoint: "moto", call: "quote: reservations", seen: "not known", because: "moto has no capacity reservations" },

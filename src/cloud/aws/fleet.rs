@@ -29,8 +29,10 @@ const JOB_TAG: &str = "purser.dev/job";
 const JOB_UID_TAG: &str = "purser.dev/job-uid";
 const ATTEMPT_TAG: &str = "purser.dev/attempt";
 
-/// EC2 lists new machines a little after it gave them; a missing launch time is not worth more waiting than this.
-const LISTED_AFTER: [Duration; 4] = [Duration::ZERO, Duration::from_millis(250), Duration::from_millis(500), Duration::from_secs(1)];
+/// EC2 lists new machines a little after it gave them. An exact launch time is not worth more waiting than this…
+const TIMED_AFTER: [Duration; 2] = [Duration::ZERO, Duration::from_millis(250)];
+/// …but machines that an earlier answer named are.
+const LISTED_AFTER: [Duration; 4] = [Duration::ZERO, Duration::from_millis(500), Duration::from_secs(1), Duration::from_secs(2)];
 const TEMPLATE_GONE: [&str; 2] = ["InvalidLaunchTemplateName.NotFoundException", "InvalidLaunchTemplateId.NotFound"];
 const TOKEN_USED: &str = "IdempotentParameterMismatch";
 
@@ -154,7 +156,7 @@ impl AwsRegion {
         if ids.is_empty() {
             return times;
         }
-        for pause in LISTED_AFTER {
+        for pause in TIMED_AFTER {
             tokio::time::sleep(pause).await;
             match self.described(ids).await {
                 Ok(described) => times.extend(described.iter().filter_map(|instance| Some((instance.instance_id()?.to_owned(), super::region::time_of(instance.launch_time())?)))),

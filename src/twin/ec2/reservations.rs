@@ -1,5 +1,7 @@
 //! Capacity reservations.
 
+use std::collections::BTreeMap;
+
 use super::{Call, page_size};
 use crate::simulation::market::Reservation;
 use crate::twin::protocol::{AwsError, Filters, Xml, page, timestamp};
@@ -36,6 +38,8 @@ pub fn describe(world: &World, call: &Call) -> Result<String, AwsError> {
         xml.field("createDate", timestamp(market.epoch));
         xml.field("endDateType", "unlimited");
         xml.field("instanceMatchCriteria", "targeted");
+        // Lent to every installation: Purser uses no reservation that nobody lends it.
+        xml.tag_set(&BTreeMap::from([("purser.dev/cluster".to_owned(), "*".to_owned())]));
     });
     xml.optional("nextToken", next);
     Ok(xml.into_text())
