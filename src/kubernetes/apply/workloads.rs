@@ -2,7 +2,7 @@
 
 use chrono::TimeDelta;
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::ResourceExt;
 use serde_json::json;
@@ -90,11 +90,19 @@ impl Hands {
         let pods = self.pods(&job.namespace);
         let of_attempt = ListParams::default().labels(&format!("{}={},{}={attempt}", labels::JOB_UID, job.uid, labels::ATTEMPT));
         for pod in pods.list(&of_attempt).await?.items {
-            if pod.metadata.deletion_timestamp.is_none() {
+            if self.lost_its_node(&pod).await? {
+                tolerate(pods.delete(&pod.name_any(), &DeleteParams::default().grace_period(0)).await, is_not_found)?;
+            } else if pod.metadata.deletion_timestamp.is_none() {
                 tolerate(pods.delete(&pod.name_any(), &params).await, is_not_found)?;
             }
         }
         Ok(())
+    }
+
+    /// Without a kubelet nobody confirms the end of a pod, and Kubernetes' own collector takes a minute to notice.
+    async fn lost_its_node(&self, pod: &Pod) -> std::result::Result<bool, kube::Error> {
+        let Some(node) = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()) else { return Ok(false) };
+        Ok(Api::<Node>::all(self.client.clone()).get_metadata_opt(node).await?.is_none())
     }
 
     pub(super) async fn release_pods(&self, job: &JobRef, names: &[String]) -> Result {
@@ -105,12 +113,17 @@ impl Hands {
                 continue;
             }
             self.release_pod(&pods, &live).await?;
+            let lost = self.lost_its_node(&live).await.map_err(doing(format!("look for the node of pod {name}")))?;
+            if lost {
+                let params = DeleteParams::default().grace_period(0);
+                tolerate(pods.delete(name, &params).await, is_not_found).map_err(doing(format!("remove pod {name}")))?;
+            }
         }
         Ok(Applied::Done)
     }
 
     /// Takes our finalizer off one pod.
-    pub(in crate::kubernetes) async fn release_pod(&self, pods: &Api<Pod>, live: &Pod) -> Result<()> {
+    async fn release_pod(&self, pods: &Api<Pod>, live: &Pod) -> Result<()> {
         let name = live.name_any();
         let others: Vec<&String> = live.finalizers().iter().filter(|name| *name != labels::FINALIZER).collect();
         if others.len() == live.finalizers().len() {
