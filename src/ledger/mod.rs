@@ -58,8 +58,14 @@ pub enum LedgerError {
 pub struct Ledger {
     location: String,
     table: Arc<RwLock<DeltaTable>>,
-    /// The sums as of a version of the table.
-    sums: Arc<Mutex<Option<(u64, Arc<Sums>)>>>,
+    sums: Arc<Mutex<Option<SumsAsOf>>>,
+}
+
+/// The sums as they were at a version of the table.
+#[derive(Clone)]
+struct SumsAsOf {
+    version: u64,
+    sums: Arc<Sums>,
 }
 
 impl Ledger {

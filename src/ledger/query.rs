@@ -12,7 +12,7 @@ use deltalake::datafusion::error::DataFusionError;
 use deltalake::datafusion::execution::context::SQLOptions;
 use deltalake::datafusion::prelude::{SessionConfig, SessionContext};
 
-use super::{Answer, Cell, Ledger, LedgerError};
+use super::{Answer, Cell, Ledger, LedgerError, SumsAsOf};
 use crate::cost::Bookings;
 use crate::cost::metering::BookingKey;
 use crate::units::Money;
@@ -66,12 +66,12 @@ impl Ledger {
     pub async fn sums(&self) -> Result<Arc<Sums>, LedgerError> {
         let version = self.latest().await?.version().unwrap_or_default();
         let known = self.sums.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
-        if let Some((_, sums)) = known.filter(|(known, _)| *known == version) {
-            return Ok(sums);
+        if let Some(known) = known.filter(|known| known.version == version) {
+            return Ok(known.sums);
         }
         // A commit in between makes the sums newer than `version`, and they are merely computed once more.
         let sums = Arc::new(self.sum_up().await?);
-        *self.sums.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some((version, sums.clone()));
+        *self.sums.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(SumsAsOf { version, sums: sums.clone() });
         Ok(sums)
     }
 
