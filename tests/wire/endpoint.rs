@@ -1,7 +1,7 @@
 //! Starting moto and the twin, and what the child process is given.
 
 use std::net::{TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -46,22 +46,8 @@ impl Endpoint {
         }
     }
 
-    /// Everything that the child's environment holds.
     pub fn environment(&self) -> Vec<(&'static str, String)> {
-        let home = self.folder.path().display().to_string();
-        let url = format!("http://127.0.0.1:{}", self.port);
-        [
-            ("AWS_ENDPOINT_URL", url.as_str()),
-            ("AWS_ACCESS_KEY_ID", "dummy"),
-            ("AWS_SECRET_ACCESS_KEY", "dummy"),
-            ("AWS_CONFIG_FILE", "/dev/null"),
-            ("AWS_SHARED_CREDENTIALS_FILE", "/dev/null"),
-            ("AWS_EC2_METADATA_DISABLED", "true"),
-            ("HOME", home.as_str()),
-            ("RUST_BACKTRACE", "1"),
-        ]
-        .map(|(name, value)| (name, value.to_owned()))
-        .into()
+        harmless(self.port, self.folder.path())
     }
 
     /// The end of what the server wrote.
@@ -102,6 +88,23 @@ pub fn twin() -> Started {
     }))
 }
 
-fn free_port() -> u16 {
+/// Everything that a child's environment holds: no credentials, no configuration, and an endpoint on the loopback interface.
+pub fn harmless(port: u16, home: &Path) -> Vec<(&'static str, String)> {
+    let (home, url) = (home.display().to_string(), format!("http://127.0.0.1:{port}"));
+    [
+        ("AWS_ENDPOINT_URL", url.as_str()),
+        ("AWS_ACCESS_KEY_ID", "dummy"),
+        ("AWS_SECRET_ACCESS_KEY", "dummy"),
+        ("AWS_CONFIG_FILE", "/dev/null"),
+        ("AWS_SHARED_CREDENTIALS_FILE", "/dev/null"),
+        ("AWS_EC2_METADATA_DISABLED", "true"),
+        ("HOME", home.as_str()),
+        ("RUST_BACKTRACE", "1"),
+    ]
+    .map(|(name, value)| (name, value.to_owned()))
+    .into()
+}
+
+pub fn free_port() -> u16 {
     TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
 }

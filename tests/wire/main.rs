@@ -10,6 +10,7 @@
 mod calls;
 mod endpoint;
 mod expected;
+mod scripted;
 
 use std::collections::BTreeMap;
 use std::process::Command;
@@ -44,6 +45,24 @@ fn child() {
     }
 }
 
+#[test]
+fn refusals_are_told_at_once_lost_answers_are_repeated_and_what_is_forbidden_is_unknown() {
+    let folder = tempfile::tempdir().unwrap();
+    let port = endpoint::free_port();
+    let (succeeded, text) = in_child("scripted_child", endpoint::harmless(port, folder.path()));
+    assert!(succeeded, "{text}");
+    assert!(text.contains("1 passed"), "{text}");
+}
+
+/// Runs in the child, against answers that no emulator gives.
+#[test]
+#[ignore = "run by the test above in a process of its own"]
+fn scripted_child() {
+    let Ok(endpoint) = std::env::var("AWS_ENDPOINT_URL") else { return };
+    let address = endpoint.strip_prefix("http://").unwrap().parse().unwrap();
+    tokio::runtime::Runtime::new().unwrap().block_on(scripted::run(address));
+}
+
 fn compare(endpoint: &Endpoint) {
     let seen = observe(endpoint);
     let mut wrong = Vec::new();
@@ -61,15 +80,14 @@ fn compare(endpoint: &Endpoint) {
 }
 
 fn observe(endpoint: &Endpoint) -> BTreeMap<String, String> {
-    let output = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "child", "--ignored", "--nocapture"])
-        .env_clear()
-        .envs(endpoint.environment())
-        .output()
-        .unwrap();
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
-    let seen = text.lines().filter_map(|line| line.split_once(endpoint::MARK)?.1.split_once('\t')).map(|(call, seen)| (call.to_owned(), seen.to_owned())).collect();
-    assert!(output.status.success(), "the calls broke off:\n{text}\n{errors}\n{}", endpoint.log());
-    seen
+    let (succeeded, text) = in_child("child", endpoint.environment());
+    assert!(succeeded, "the calls broke off:\n{text}\n{}", endpoint.log());
+    text.lines().filter_map(|line| line.split_once(endpoint::MARK)?.1.split_once('\t')).map(|(call, seen)| (call.to_owned(), seen.to_owned())).collect()
+}
+
+/// One of the ignored tests above in a process of its own, with this environment and nothing else.
+fn in_child(test: &str, environment: Vec<(&'static str, String)>) -> (bool, String) {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    let output = command.args(["--exact", test, "--ignored", "--nocapture"]).env_clear().envs(environment).output().unwrap();
+    (output.status.success(), format!("{}\n{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr)))
 }

@@ -23,6 +23,8 @@ const THROTTLED: [&str; 9] = [
 /// Codes that say "down, come back", whatever their HTTP status.
 const DOWN: [&str; 5] = ["Unavailable", "ServiceUnavailable", "ServiceUnavailableException", "InternalFailure", "Server.Unavailable"];
 
+const MESSAGE_MAX: usize = 500;
+
 pub(super) fn failed<E, R>(doing: impl Into<String>, error: SdkError<E, R>) -> CloudError
 where
     E: Error + ProvideErrorMetadata + Send + Sync + 'static,
@@ -46,7 +48,8 @@ where
     })
 }
 
-/// `CODE: text` as the cloud answered, or the whole chain when it did not get that far.
+/// `CODE: text` as the cloud answered, or the chain of causes when it did not get that far. It ends in conditions and logs, so
+/// it is short, and never the raw answer; that is in [`CloudError::source`].
 pub(super) fn message_of<E, R>(error: &SdkError<E, R>) -> String
 where
     E: Error + ProvideErrorMetadata + 'static,
@@ -55,8 +58,16 @@ where
     match (error.code(), error.message()) {
         (Some(code), Some(text)) => format!("{code}: {text}"),
         (Some(code), None) => code.to_owned(),
-        (None, _) => DisplayErrorContext(error).to_string(),
+        (None, _) => chain(error),
     }
+}
+
+fn chain(error: &dyn Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| (**error).source());
+    let mut words: Vec<String> = causes.map(ToString::to_string).collect();
+    // Wrappers repeat what they wrap.
+    words.dedup();
+    words.join(": ").chars().take(MESSAGE_MAX).collect()
 }
 
 fn retry_after<E, R>(error: &SdkError<E, R>) -> Retry
