@@ -11,7 +11,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::{CliError, Exit, Global, output};
 use crate::simulation::market::fleet::Timing;
-use crate::twin::nodes::{self, Kwok, NodeBackend};
+use crate::twin::nodes::{self, Kubelet, Kwok, NodeBackend, NodeError};
 use crate::twin::{self, MarketSource, Settings, Twin};
 
 #[derive(Debug, clap::Args)]
@@ -23,7 +23,8 @@ use crate::twin::{self, MarketSource, Settings, Twin};
 
 It answers EC2, SQS, STS, S3, pricing and quotas on one address, and does not verify signatures.
 Its own pages: /purser/clock, /purser/ledger (what everything cost), /purser/events (everything that happened).
-With --kubeconfig its instances become simulated nodes of that cluster, whose pods work at the job's stated rate.")]
+With --kubeconfig its instances become simulated nodes of that cluster (kwok keeps them alive), whose pods work at the
+job's stated rate. With --real-nodes they become real ones, whose pods really run; keep --speed at 10 or below there.")]
 pub struct Args {
     /// Where to listen; port 0 takes a free one. The address is printed on stdout.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:4566")]
@@ -61,6 +62,12 @@ pub struct Args {
     /// A machine image that there is; may be repeated [default: ami-0123456789abcdef0].
     #[arg(long = "image", value_name = "ID")]
     images: Vec<String>,
+    /// Folder of a local cluster (`purser cluster up --real-nodes`) in which instances become real nodes.
+    #[arg(long, value_name = "DIR")]
+    real_nodes: Option<PathBuf>,
+    /// Image archive that every real node gets; may be repeated.
+    #[arg(long = "node-image", value_name = "FILE", requires = "real_nodes")]
+    node_images: Vec<PathBuf>,
     /// The queue that gets EC2's events.
     #[arg(long, value_name = "NAME", default_value = "purser-interruptions")]
     queue: String,
@@ -121,10 +128,7 @@ pub async fn run(args: &Args, global: &Global) -> Result<Exit, CliError> {
     let busy = || CliError::failed(format!("cannot listen on {}", args.listen)).hint("give another address with --listen, or port 0 for a free one");
     let listener = TcpListener::bind(args.listen).await.map_err(|error| busy().because(error))?;
     let address = listener.local_addr().map_err(|error| busy().because(error))?;
-    let backend = match &global.kubeconfig {
-        Some(file) => Some(NodeBackend::Kwok(Kwok::connect(file).await.map_err(|error| CliError::failed("cannot make nodes for the twin's instances").because(error))?)),
-        None => None,
-    };
+    let backend = backend(args, global).await.map_err(|error| CliError::failed("cannot make nodes of the twin's instances").because(error))?;
     output::print(&format!("http://{address}\n"))?;
     tracing::info!(%address, market = args.settings().market.name(), speed = args.speed, "the twin is ready");
     let stop = stop_signal()?;
@@ -139,6 +143,14 @@ pub async fn run(args: &Args, global: &Global) -> Result<Exit, CliError> {
         () = nodes => {}
     }
     Ok(Exit::Done)
+}
+
+async fn backend(args: &Args, global: &Global) -> Result<Option<NodeBackend>, NodeError> {
+    Ok(match (&args.real_nodes, &global.kubeconfig) {
+        (Some(cluster), _) => Some(NodeBackend::Kubelet(Box::new(Kubelet::attach(cluster, args.node_images.clone()).await?))),
+        (None, Some(kubeconfig)) => Some(NodeBackend::Kwok(Kwok::connect(kubeconfig).await?)),
+        (None, None) => None,
+    })
 }
 
 /// Ends at SIGTERM or Ctrl-C.

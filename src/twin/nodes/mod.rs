@@ -1,30 +1,91 @@
 //! Nodes for the twin's instances: what runs in the simulated EC2 joins a Kubernetes cluster.
 //!
 //! [`run`] compares what should be there with what the backend has, again and again, so that it does not matter when the
-//! twin or the backend was away. Backends: [`Kwok`] (fake nodes whose pods work at their stated rate).
+//! twin or the backend was away. Backends: [`Kwok`] (fake nodes whose pods work at their stated rate) and [`Kubelet`] (a
+//! real kubelet and containerd an instance, whose pods really run).
 
+mod kubelet;
 mod kwok;
 mod pods;
+mod registry;
 mod work;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
-pub use kwok::{Kwok, NodeError};
+pub use kubelet::Kubelet;
+pub use kwok::Kwok;
+use registry::Registry;
 
 use super::Twin;
 use super::world::World;
 use crate::capacity::{CapacityKind, InstanceType};
 use crate::scheduling::snapshot::InstanceState;
+use crate::testbed::TestbedError;
 
-/// How often pods are looked at; also the pause after an error.
+/// How often pods are looked at when nothing is heard of them; also the pause after an error.
 const TICK: Duration = Duration::from_millis(500);
+/// Pods change in bursts; this much is waited for the rest of one.
+const BURST: Duration = Duration::from_millis(50);
+
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    #[error("could not use the kubeconfig {path}; is it there, and does it name a cluster?")]
+    Kubeconfig { path: String, #[source] source: Box<dyn std::error::Error + Send + Sync> },
+    #[error("could not {doing}")]
+    Kubernetes { doing: String, #[source] source: Box<kube::Error> },
+    #[error("could not run the machine of {node}")]
+    Machine { node: String, #[source] source: Box<TestbedError> },
+}
 
 /// Who makes nodes of instances.
 pub enum NodeBackend {
     Kwok(Kwok),
+    Kubelet(Box<Kubelet>),
+}
+
+impl NodeBackend {
+    fn registry(&self) -> &Registry {
+        match self {
+            NodeBackend::Kwok(kwok) => &kwok.registry,
+            NodeBackend::Kubelet(kubelet) => &kubelet.registry,
+        }
+    }
+
+    /// Makes the nodes that are missing, all at once, and removes those whose instance is gone.
+    async fn reconcile(&self, wanted: &BTreeMap<String, Machine>) -> Result<(), NodeError> {
+        let known = self.registry().nodes().await?;
+        let running = match self {
+            NodeBackend::Kwok(_) => known.clone(),
+            NodeBackend::Kubelet(kubelet) => kubelet.running().await,
+        };
+        let gone: BTreeSet<&String> = known.union(&running).filter(|node| !wanted.contains_key(*node)).collect();
+        for node in gone {
+            self.leave(node).await?;
+        }
+        let missing = wanted.values().filter(|machine| machine.ended_at.is_none() && !running.contains(&machine.node));
+        futures::future::join_all(missing.map(|machine| self.join(machine))).await.into_iter().collect()
+    }
+
+    async fn join(&self, machine: &Machine) -> Result<(), NodeError> {
+        match self {
+            NodeBackend::Kwok(kwok) => kwok.registry.create(machine).await?,
+            NodeBackend::Kubelet(kubelet) => kubelet.start(machine).await?,
+        }
+        tracing::info!(node = machine.node, instance = machine.instance, "joined");
+        Ok(())
+    }
+
+    async fn leave(&self, node: &str) -> Result<(), NodeError> {
+        if let NodeBackend::Kubelet(kubelet) = self {
+            kubelet.stop(node).await;
+        }
+        self.registry().remove(node).await?;
+        tracing::info!(node, "gone");
+        Ok(())
+    }
 }
 
 /// An instance that is, or was a moment ago, a machine of the cluster.
@@ -70,19 +131,21 @@ pub fn machines(world: &World) -> BTreeMap<String, Machine> {
 
 /// Keeps the backend's nodes and their pods in step with the fleet, for as long as it is polled.
 pub async fn run(twin: &Twin, backend: &NodeBackend) {
-    let NodeBackend::Kwok(kwok) = backend;
-    tokio::select! {
-        () = keep_nodes(twin, kwok) => {}
-        () = keep_pods(twin, kwok) => {}
-        () = kwok.watch_pods() => {}
+    match backend {
+        NodeBackend::Kubelet(_) => keep_nodes(twin, backend).await,
+        NodeBackend::Kwok(kwok) => tokio::select! {
+            () = keep_nodes(twin, backend) => {}
+            () = keep_pods(twin, kwok) => {}
+            () = kwok.watch_pods() => {}
+        },
     }
 }
 
-async fn keep_nodes(twin: &Twin, kwok: &Kwok) {
+async fn keep_nodes(twin: &Twin, backend: &NodeBackend) {
     loop {
         let changed = twin.changed();
         let wanted = twin.with(|world| machines(world));
-        match kwok.reconcile(&wanted).await {
+        match backend.reconcile(&wanted).await {
             // Somebody else may have deleted a node: look again after a while even if nothing happens here.
             Ok(()) => drop(tokio::time::timeout(Duration::from_secs(10), changed).await),
             Err(error) => {
@@ -96,14 +159,15 @@ async fn keep_nodes(twin: &Twin, kwok: &Kwok) {
 async fn keep_pods(twin: &Twin, kwok: &Kwok) {
     let mut gangs = pods::Gangs::default();
     loop {
-        tokio::time::sleep(TICK).await;
+        // A program that is told to stop saves at once: its pod may not be there for long.
+        drop(tokio::time::timeout(TICK, kwok.pods_changed()).await);
         let (machines, now) = twin.with(|world| (machines(world), world.now()));
-        let orders = gangs.look(&kwok.pods(), &machines, now);
-        for order in orders {
+        for order in gangs.look(&kwok.pods(), &machines, now) {
             if let Err(error) = kwok.obey(&order).await {
                 tracing::warn!(pod = %order.pod, error = &error as &dyn std::error::Error, "a pod's report was not written; trying again");
                 gangs.forget_report(&order);
             }
         }
+        tokio::time::sleep(BURST).await;
     }
 }

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use kube::ResourceExt;
 
 use super::Machine;
@@ -40,8 +40,8 @@ pub struct Order {
 pub enum What {
     /// Annotate how far the program is and what its last checkpoint holds.
     Report(Standing),
-    /// The program has ended well: phase Succeeded, exit code 0. Names of the containers.
-    Succeed(Vec<String>),
+    /// The program has ended well: phase Succeeded, exit code 0. The containers as they were.
+    Succeed(Vec<ContainerStatus>),
 }
 
 /// One attempt: its batch/v1 Job by namespace, name and the UID of its owner.
@@ -178,8 +178,8 @@ fn phase(pod: &Pod) -> Option<&str> {
     pod.status.as_ref()?.phase.as_deref()
 }
 
-fn containers(pod: &Pod) -> Vec<String> {
-    pod.spec.iter().flat_map(|spec| &spec.containers).map(|container| container.name.clone()).collect()
+fn containers(pod: &Pod) -> Vec<ContainerStatus> {
+    pod.status.as_ref().and_then(|status| status.container_statuses.clone()).unwrap_or_default()
 }
 
 #[cfg(test)]
