@@ -94,7 +94,7 @@ pub fn is_region(text: &str) -> bool {
     let parts: Vec<&str> = text.split('-').collect();
     let [first, middle @ .., last] = parts.as_slice() else { return false };
     let is_word = |part: &&str| !part.is_empty() && part.len() <= 12 && part.bytes().all(|byte| byte.is_ascii_lowercase());
-    first.len() == 2 && is_word(first) && !middle.is_empty() && middle.len() <= 3 && middle.iter().all(|part| is_word(part)) && matches!(last.as_bytes(), [b'0'..=b'9'] | [b'0'..=b'9', b'0'..=b'9'])
+    first.len() == 2 && is_word(first) && !middle.is_empty() && middle.len() <= 3 && middle.iter().all(is_word) && matches!(last.as_bytes(), [b'0'..=b'9'] | [b'0'..=b'9', b'0'..=b'9'])
 }
 
 /// Zones, local zones (`us-west-2-lax-1a`) and wavelength zones all begin with their region.

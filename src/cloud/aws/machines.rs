@@ -18,6 +18,9 @@ pub(super) struct Machine {
     pub sold_on_demand: bool,
 }
 
+/// The zones that offer each type.
+pub(super) type Offerings = HashMap<String, BTreeSet<String>>;
+
 impl AwsRegion {
     /// Every type of the region by name. All are asked for at once: asking by name would fail as a whole for one wrong name.
     pub(super) async fn machines(&self) -> Result<Arc<BTreeMap<String, Machine>>, CloudError> {
@@ -31,14 +34,14 @@ impl AwsRegion {
     }
 
     /// The zones that offer each type. Without an answer every zone may: the launch will tell.
-    pub(super) async fn offerings(&self) -> Optional<Arc<HashMap<String, BTreeSet<String>>>> {
+    pub(super) async fn offerings(&self) -> Optional<Arc<Offerings>> {
         self.known.offerings.get_optional((), || self.load_offerings()).await
     }
 
-    async fn load_offerings(&self) -> Optional<Arc<HashMap<String, BTreeSet<String>>>> {
+    async fn load_offerings(&self) -> Optional<Arc<Offerings>> {
         let request = self.ec2.describe_instance_type_offerings().location_type(LocationType::AvailabilityZone);
         let answer: Result<Vec<_>, _> = request.into_paginator().items().send().collect().await;
-        let mut zones: HashMap<String, BTreeSet<String>> = HashMap::new();
+        let mut zones = Offerings::new();
         for offering in optional("the zones that offer each type", answer)? {
             if let (Some(name), Some(zone)) = (offering.instance_type(), offering.location()) {
                 zones.entry(name.as_str().to_owned()).or_default().insert(zone.to_owned());

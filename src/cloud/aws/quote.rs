@@ -6,7 +6,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use super::failure::Optional;
 use super::limits::{Quota, QuotaMarket, VcpusInUse, machines_under, quota_for};
-use super::machines::Machine;
+use super::machines::{Machine, Offerings};
 use super::prices::{OnDemandPrices, SpotPrices};
 use super::region::AwsRegion;
 use super::reservations::Reservation;
@@ -20,7 +20,7 @@ struct Market<'a> {
     pool: &'a PoolConfig,
     machines: Vec<&'a Machine>,
     /// Zones by type; without it, any zone may offer any type.
-    offerings: Option<&'a HashMap<String, BTreeSet<String>>>,
+    offerings: Option<&'a Offerings>,
     spot: &'a SpotPrices,
     on_demand: Option<&'a OnDemandPrices>,
     reservations: &'a [Reservation],
@@ -223,7 +223,7 @@ mod tests {
     fn a_type_is_not_offered_where_ec2_does_not_offer_it() {
         let pool = request(CapacityKind::Spot).config;
         let g5 = machine("g5.xlarge");
-        let elsewhere = HashMap::from([("g5.xlarge".to_owned(), BTreeSet::from(["us-east-1c".to_owned()]))]);
+        let elsewhere = Offerings::from([("g5.xlarge".to_owned(), BTreeSet::from(["us-east-1c".to_owned()]))]);
         let market = Market { pool: &pool, machines: vec![&g5], offerings: Some(&elsewhere), spot: &SpotPrices::new(), on_demand: None, reservations: &[], quotas: None, addresses: None };
         assert!(market.quote(Vec::new()).offers.is_empty());
     }

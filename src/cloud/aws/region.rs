@@ -1,6 +1,6 @@
 //! One region: its clients, and what was learnt there lately.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use super::MarketClock;
 use super::cached::{Cached, Lifetime};
 use super::failure::Optional;
 use super::limits::{Quota, VcpusInUse};
-use super::machines::Machine;
+use super::machines::{Machine, Offerings};
 use super::prices::{OnDemandPrices, SpotPrices};
 use super::reservations::Reservation;
 
@@ -40,8 +40,8 @@ pub(super) struct AwsRegion {
 /// What was learnt, each kind for as long as it tends to hold.
 pub(super) struct Known {
     pub machines: Cached<(), Arc<BTreeMap<String, Machine>>>,
-    /// Zones by type; unknown where the call is refused.
-    pub offerings: Cached<(), Optional<Arc<HashMap<String, BTreeSet<String>>>>>,
+    /// Unknown where the call is refused.
+    pub offerings: Cached<(), Optional<Arc<Offerings>>>,
     pub spot_prices: Cached<Vec<String>, Arc<SpotPrices>>,
     pub on_demand_prices: Cached<(), Optional<Arc<OnDemandPrices>>>,
     pub quotas: Cached<(), Optional<Arc<Vec<Quota>>>>,
