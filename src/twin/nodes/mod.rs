@@ -17,7 +17,9 @@ use chrono::{DateTime, Utc};
 
 pub use kubelet::Kubelet;
 pub use kwok::Kwok;
+use pods::Occasion;
 use registry::Registry;
+use tokio::time::MissedTickBehavior;
 
 use super::Twin;
 use super::world::World;
@@ -25,7 +27,7 @@ use crate::capacity::{CapacityKind, InstanceType};
 use crate::scheduling::snapshot::InstanceState;
 use crate::testbed::TestbedError;
 
-/// How often pods are looked at when nothing is heard of them; also the pause after an error.
+/// How often programs report; also the pause after an error.
 const TICK: Duration = Duration::from_millis(500);
 /// Pods change in bursts; this much is waited for the rest of one.
 const BURST: Duration = Duration::from_millis(50);
@@ -158,11 +160,16 @@ async fn keep_nodes(twin: &Twin, backend: &NodeBackend) {
 
 async fn keep_pods(twin: &Twin, kwok: &Kwok) {
     let mut gangs = pods::Gangs::default();
+    let mut ticks = tokio::time::interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        // A program that is told to stop saves at once: its pod may not be there for long.
-        drop(tokio::time::timeout(TICK, kwok.pods_changed()).await);
+        let occasion = tokio::select! {
+            _ = ticks.tick() => Occasion::Time,
+            // A program that is told to stop saves at once: its pod may not be there for long.
+            () = kwok.pods_changed() => Occasion::Change,
+        };
         let (machines, now) = twin.with(|world| (machines(world), world.now()));
-        for order in gangs.look(&kwok.pods(), &machines, now) {
+        for order in gangs.look(&kwok.pods(), &machines, now, occasion) {
             if let Err(error) = kwok.obey(&order).await {
                 tracing::warn!(pod = %order.pod, error = &error as &dyn std::error::Error, "a pod's report was not written; trying again");
                 gangs.forget_report(&order);

@@ -52,6 +52,15 @@ pub struct GangKey {
     owner: String,
 }
 
+/// Why pods are looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Occasion {
+    /// Time has passed: programs report how far they are.
+    Time,
+    /// A pod has changed: only what cannot wait is written, since our own writing is a change too.
+    Change,
+}
+
 #[derive(Default)]
 pub struct Gangs(BTreeMap<GangKey, Gang>);
 
@@ -66,7 +75,7 @@ struct Gang {
 
 impl Gangs {
     /// Brings every gang up to date and says what has to be written.
-    pub fn look(&mut self, pods: &[Arc<Pod>], machines: &BTreeMap<String, Machine>, now: DateTime<Utc>) -> Vec<Order> {
+    pub fn look(&mut self, pods: &[Arc<Pod>], machines: &BTreeMap<String, Machine>, now: DateTime<Utc>, occasion: Occasion) -> Vec<Order> {
         let mut groups: BTreeMap<GangKey, Vec<&Pod>> = BTreeMap::new();
         for pod in pods {
             if let Some(key) = key(pod) {
@@ -74,7 +83,7 @@ impl Gangs {
             }
         }
         self.0.retain(|key, _| groups.contains_key(key));
-        groups.into_iter().flat_map(|(key, pods)| self.0.entry(key.clone()).or_default().look(&key, &pods, machines, now)).collect()
+        groups.into_iter().flat_map(|(key, pods)| self.0.entry(key.clone()).or_default().look(&key, &pods, machines, now, occasion)).collect()
     }
 
     /// The report could not be written: it is due again.
@@ -86,7 +95,7 @@ impl Gangs {
 }
 
 impl Gang {
-    fn look(&mut self, key: &GangKey, pods: &[&Pod], machines: &BTreeMap<String, Machine>, now: DateTime<Utc>) -> Vec<Order> {
+    fn look(&mut self, key: &GangKey, pods: &[&Pod], machines: &BTreeMap<String, Machine>, now: DateTime<Utc>, occasion: Occasion) -> Vec<Order> {
         let Some(first) = pods.iter().min_by_key(|pod| index(pod)) else { return Vec::new() };
         let Some(rate) = rate(first) else { return Vec::new() };
         let workers = annotation(first, labels::WORKERS).and_then(|text| text.parse().ok()).unwrap_or(1);
@@ -101,7 +110,8 @@ impl Gang {
         let standing = self.stopped.unwrap_or_else(|| work.at(now));
         let order = |pod: &Pod, what| Order { pod: name(pod), gang: key.clone(), what };
         let mut orders = Vec::new();
-        if self.reported != Some(standing) && is_worth_telling(self.reported, standing) {
+        let is_time = occasion == Occasion::Time || self.stopped.is_some() || standing.is_done();
+        if is_time && self.reported != Some(standing) && is_worth_telling(self.reported, standing) {
             self.reported = Some(standing);
             orders.push(order(first, What::Report(standing)));
         }
@@ -224,27 +234,28 @@ mod tests {
     #[test]
     fn a_gang_works_once_all_its_workers_run_and_then_succeeds_as_a_whole() {
         let mut gangs = Gangs::default();
-        assert!(gangs.look(&[pod(0)], &machines(None), minute(0)).is_empty());
-        gangs.look(&[pod(0), pod(1)], &machines(None), minute(10));
-        let orders = gangs.look(&[pod(0), pod(1)], &machines(None), minute(10 + 5 + 30));
+        assert!(gangs.look(&[pod(0)], &machines(None), minute(0), Occasion::Time).is_empty());
+        gangs.look(&[pod(0), pod(1)], &machines(None), minute(10), Occasion::Time);
+        assert!(gangs.look(&[pod(0), pod(1)], &machines(None), minute(10 + 5 + 30), Occasion::Change).is_empty());
+        let orders = gangs.look(&[pod(0), pod(1)], &machines(None), minute(10 + 5 + 30), Occasion::Time);
         assert!(matches!(&orders[..], [Order { what: What::Report(standing), .. }] if *standing == Standing { fraction: 0.5, checkpoint: 0.5 }));
-        let orders = gangs.look(&[pod(0), pod(1)], &machines(None), minute(10 + 5 + 60));
+        let orders = gangs.look(&[pod(0), pod(1)], &machines(None), minute(10 + 5 + 60), Occasion::Change);
         assert_eq!(orders.iter().filter(|order| matches!(order.what, What::Succeed(_))).count(), 2);
     }
 
     #[test]
     fn a_lost_machine_leaves_the_last_checkpoint_and_a_told_program_saves_what_it_has() {
-        let begun = |gangs: &mut Gangs| drop(gangs.look(&[pod(0), pod(1)], &machines(None), minute(0)));
+        let begun = |gangs: &mut Gangs| drop(gangs.look(&[pod(0), pod(1)], &machines(None), minute(0), Occasion::Time));
         let standing = |orders: Vec<Order>| orders.into_iter().find_map(|order| if let What::Report(standing) = order.what { Some(standing) } else { None }).unwrap();
         let mut gangs = Gangs::default();
         begun(&mut gangs);
-        let lost = standing(gangs.look(&[pod(0), pod(1)], &machines(Some(minute(5 + 27))), minute(40)));
+        let lost = standing(gangs.look(&[pod(0), pod(1)], &machines(Some(minute(5 + 27))), minute(40), Occasion::Change));
         assert_eq!(lost, Standing { fraction: 0.45, checkpoint: 20.0 / 60.0 });
         let mut gangs = Gangs::default();
         begun(&mut gangs);
         let mut told = (*pod(1)).clone();
         told.metadata.deletion_timestamp = Some(serde_json::from_value(json!("2026-01-01T00:00:00Z")).unwrap());
-        let saved = standing(gangs.look(&[pod(0), Arc::new(told)], &machines(None), minute(5 + 27)));
+        let saved = standing(gangs.look(&[pod(0), Arc::new(told)], &machines(None), minute(5 + 27), Occasion::Change));
         assert_eq!(saved, Standing { fraction: 0.45, checkpoint: 0.45 });
     }
 }
