@@ -23,7 +23,7 @@ pub fn aws_pool(name: &str, instance_types: &[&str]) -> Value {
     json!({"apiVersion": "purser.dev/v1alpha1", "kind": "CapacityPool", "metadata": {"name": name}, "spec": {
         "provider": "aws", "boot": "3m", "requirements": {"instanceTypes": instance_types},
         "aws": {"region": "us-east-1", "ami": "ami-0123456789abcdef0", "interruptionQueue": "purser-interruptions",
-            "subnets": {"us-east-1a": "subnet-0000000a", "us-east-1b": "subnet-0000000b", "us-east-1c": "subnet-0000000c"}}}})
+            "subnets": {"us-east-1a": "subnet-bcc3edcc1ecf38f75", "us-east-1b": "subnet-a8afda343597cec86", "us-east-1c": "subnet-3779bd2b1c61cd365"}}}})
 }
 
 pub fn job(name: &str, experiment: &str, workers: u32, duration: &str) -> Value {
@@ -72,12 +72,12 @@ pub async fn assert_nothing_twice(world: &World) {
     let mut alive: BTreeSet<String> = BTreeSet::new();
     for event in events.as_array().expect("a list") {
         let instance = event["instance"].as_str().unwrap_or_default().to_owned();
-        match event["event"].as_str().unwrap_or_default() {
+        match event["fact"].as_str().unwrap_or_default() {
             "launched" => {
-                granted.entry(event["clientToken"].as_str().expect("a token").to_owned()).or_default().insert(instance.clone());
+                granted.entry(event["order"]["token"].as_str().expect("a token").to_owned()).or_default().insert(instance.clone());
                 alive.insert(instance);
             }
-            "terminated" => {
+            "ended" => {
                 alive.remove(&instance);
             }
             _ => {}
@@ -94,6 +94,7 @@ pub async fn assert_nothing_twice(world: &World) {
 async fn jobs_run_are_interrupted_and_the_two_ledgers_agree() {
     let mut world = World::start(Setup { speed: 600.0, ..Setup::default() }).await;
     world.start_operator(None);
+    world.operator_is_ready().await;
     world.apply(&experiment("vision", "500")).await;
     world.apply(&aws_pool("gpu", &["g5.xlarge"])).await;
     for (name, workers, duration) in [("resnet", 1, "8h"), ("bert", 2, "3h"), ("small", 1, "30m")] {
@@ -111,6 +112,7 @@ async fn jobs_run_are_interrupted_and_the_two_ledgers_agree() {
 async fn survives(failpoint: &str) {
     let mut world = World::start(Setup { speed: 600.0, ..Setup::default() }).await;
     world.start_operator(Some(failpoint));
+    world.operator_is_ready().await;
     world.apply(&experiment("vision", "500")).await;
     world.apply(&aws_pool("gpu", &["g5.xlarge"])).await;
     world.create_job(job("bert", "vision", 2, "2h")).await.expect("admitted");

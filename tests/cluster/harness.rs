@@ -22,15 +22,13 @@ pub struct Setup {
     pub market: String,
     pub prices: Option<PathBuf>,
     pub speed: f64,
-    /// `kwok` (in the test bed's cluster) or `kubelet`.
-    pub nodes: &'static str,
     pub twin_args: Vec<String>,
     pub operator_args: Vec<String>,
 }
 
 impl Default for Setup {
     fn default() -> Self {
-        Setup { market: "demo".into(), prices: None, speed: 120.0, nodes: "kwok", twin_args: Vec::new(), operator_args: Vec::new() }
+        Setup { market: "demo".into(), prices: None, speed: 120.0, twin_args: Vec::new(), operator_args: Vec::new() }
     }
 }
 
@@ -43,13 +41,14 @@ pub struct World {
     operator_starts: u32,
     twin_port: u16,
     http_port: u16,
+    webhook_port: u16,
     folder: tempfile::TempDir,
 }
 
 impl World {
     /// Control plane, CRDs and twin; the operator is started by the test.
     pub async fn start(setup: Setup) -> World {
-        let _ = rustls::crypto::ring::default_provider().install_default();
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let folder = tempfile::Builder::new().prefix("purser-world-").tempdir().expect("a temporary folder");
         let cluster = LocalCluster::start(&folder.path().join("cluster"), Options::default()).await.expect("the control plane starts");
         let client = cluster.client().await.expect("an admin client");
@@ -62,11 +61,13 @@ impl World {
             operator_starts: 0,
             twin_port: free_port(),
             http_port: free_port(),
+            webhook_port: free_port(),
             folder,
         };
         for crd in purser::api::crds() {
             world.apply(&serde_json::to_value(crd).expect("a CRD is JSON")).await;
         }
+        world.apply(&serde_json::json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "purser-system"}})).await;
         world.wait("the CRDs to be served", 30, async |world| world.jobs().list(&Default::default()).await.ok().map(|_| ())).await;
         world.start_twin();
         world.wait("the twin to answer", 30, async |world| world.twin_json("/purser/clock").await).await;
@@ -104,11 +105,20 @@ impl World {
     pub fn start_operator(&mut self, failpoint: Option<&str>) {
         self.operator_starts += 1;
         let mut args = vec!["operator".to_owned(), "--kubeconfig".into(), self.kubeconfig().display().to_string()];
-        args.extend(["--ledger".into(), self.ledger().display().to_string(), "--market-clock".into(), self.twin_url()]);
+        args.extend(["--ledger".into(), self.ledger().display().to_string(), "--market-clock".into(), format!("{}/purser/clock", self.twin_url())]);
+        let webhook = format!("127.0.0.1:{}", self.webhook_port);
+        args.extend(["--webhook-listen".into(), webhook.clone(), "--webhook-url".into(), format!("https://{webhook}")]);
+        args.extend(["--lease-seconds".into(), "3".into()]);
         args.extend(["--http".into(), format!("127.0.0.1:{}", self.http_port), "--cycle-seconds".into(), "1".into()]);
         args.extend(self.setup.operator_args.iter().cloned());
         let variables: Vec<(&str, &str)> = failpoint.map(|point| vec![("PURSER_FAILPOINTS_ENABLED", "1"), ("PURSER_FAILPOINT", point)]).unwrap_or_default();
         self.operator = Some(self.spawn(&format!("operator-{}", self.operator_starts), &args, &variables));
+    }
+
+    /// Started, leading and answering admission reviews.
+    pub async fn operator_is_ready(&self) {
+        let url = format!("http://127.0.0.1:{}/readyz", self.http_port);
+        self.wait("the operator to be ready", 60, async |_| reqwest::get(&url).await.ok().filter(|answer| answer.status().is_success())).await;
     }
 
     /// Waits until the operator has ended by itself (a failpoint).
@@ -136,7 +146,7 @@ impl World {
             .args(args)
             .env_clear()
             .envs(harmless_environment(&self.twin_url(), self.folder.path()))
-            .envs(std::env::vars().filter(|(name, _)| name == "RUST_LOG"))
+            .envs(std::env::vars().filter(|(name, _)| name == "PURSER_LOG"))
             .envs(variables.iter().copied())
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a log file"))

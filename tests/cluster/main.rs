@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod end_to_end;
+mod harness;
 mod local_cluster;
 mod real_nodes;
 
