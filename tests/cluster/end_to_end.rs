@@ -136,7 +136,7 @@ async fn a_death_between_the_clouds_answer_and_recording_it_buys_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_death_between_recording_the_attempt_and_creating_the_job_runs_one_gang() {
-    survives("before:StartAttempt").await;
+    survives("before:CreateWorkload").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

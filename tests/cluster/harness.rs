@@ -82,6 +82,11 @@ impl World {
         format!("http://127.0.0.1:{}", self.twin_port)
     }
 
+    /// Its pages: health, metrics, progress.
+    pub fn operator_url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.http_port)
+    }
+
     pub fn ledger(&self) -> PathBuf {
         self.folder.path().join("ledger")
     }
@@ -117,7 +122,7 @@ impl World {
 
     /// Started, leading and answering admission reviews.
     pub async fn operator_is_ready(&self) {
-        let url = format!("http://127.0.0.1:{}/readyz", self.http_port);
+        let url = format!("{}/readyz", self.operator_url());
         self.wait("the operator to be ready", 60, async |_| reqwest::get(&url).await.ok().filter(|answer| answer.status().is_success())).await;
     }
 

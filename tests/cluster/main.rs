@@ -6,6 +6,7 @@
 mod end_to_end;
 mod harness;
 mod local_cluster;
+mod operator;
 mod real_nodes;
 
 use std::future::Future;
