@@ -110,7 +110,7 @@ impl Cycle {
         let planned = audit(&observation.snapshot, plan(&observation.snapshot));
         self.memory.orphans_seen = planned.orphans_seen.clone();
         let applied = self.apply(&planned, &observation, stop).await;
-        let metered = self.metering.run(&self.hands, &observation.snapshot.claims).await;
+        let metered = self.metering.run(&self.hands, &observation.snapshot.claims, observation.snapshot.now).await;
         let metering_alerts = metered.as_ref().map(|report| report.alerts.clone()).unwrap_or_default();
         self.report(&planned, &observation, &sums, metering_alerts).await;
         let closed = metered?.hours_closed;

@@ -50,7 +50,8 @@ pub async fn ensure_namespace(client: &Client, namespace: &str) -> Result<(), In
     let made = Namespace { metadata: ObjectMeta { name: Some(namespace.to_owned()), ..ObjectMeta::default() }, ..Namespace::default() };
     match Api::<Namespace>::all(client.clone()).create(&PostParams::default(), &made).await {
         Ok(_) => Ok(()),
-        Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
+        // One who may not make namespaces finds it there, or is told so by the next step.
+        Err(kube::Error::Api(status)) if status.code == 409 || status.is_forbidden() => Ok(()),
         Err(source) => Err(InstallationError::Namespace { namespace: namespace.to_owned(), source: Box::new(source) }),
     }
 }

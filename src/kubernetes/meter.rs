@@ -84,9 +84,8 @@ impl Metering {
         Ok(Sums { ledger: self.ledger.sums().await?, month: crate::cost::charge::month_of(now) })
     }
 
-    /// Closes what can be closed, if it is time.
-    pub async fn run(&mut self, hands: &Hands, claims: &[Claim]) -> Result<MeteringReport, MeterError> {
-        let now = hands.clock.now();
+    /// Closes what can be closed, if it is time. `now` is when `claims` were read: an hour that ended since may miss some.
+    pub async fn run(&mut self, hands: &Hands, claims: &[Claim], now: DateTime<Utc>) -> Result<MeteringReport, MeterError> {
         if claims.is_empty() || !self.is_due(now) {
             return Ok(MeteringReport::default());
         }

@@ -40,6 +40,8 @@ pub struct World {
     operator: Option<Child>,
     operator_starts: u32,
     twin_port: u16,
+    /// Whose rights the operator has; the owner's unless a test says otherwise.
+    pub operator_kubeconfig: Option<PathBuf>,
     http_port: u16,
     webhook_port: u16,
     folder: tempfile::TempDir,
@@ -60,6 +62,7 @@ impl World {
             operator: None,
             operator_starts: 0,
             twin_port: free_port(),
+            operator_kubeconfig: None,
             http_port: free_port(),
             webhook_port: free_port(),
             folder,
@@ -91,7 +94,7 @@ impl World {
         self.folder.path().join("ledger")
     }
 
-    fn kubeconfig(&self) -> PathBuf {
+    pub fn kubeconfig(&self) -> PathBuf {
         self.cluster.as_ref().expect("the cluster runs").kubeconfig_path()
     }
 
@@ -109,7 +112,8 @@ impl World {
     /// `failpoint`: for example `after:WriteClaim`; the operator kills itself there.
     pub fn start_operator(&mut self, failpoint: Option<&str>) {
         self.operator_starts += 1;
-        let mut args = vec!["operator".to_owned(), "--kubeconfig".into(), self.kubeconfig().display().to_string()];
+        let kubeconfig = self.operator_kubeconfig.clone().unwrap_or_else(|| self.kubeconfig());
+        let mut args = vec!["operator".to_owned(), "--kubeconfig".into(), kubeconfig.display().to_string()];
         args.extend(["--ledger".into(), self.ledger().display().to_string(), "--market-clock".into(), format!("{}/purser/clock", self.twin_url())]);
         let webhook = format!("127.0.0.1:{}", self.webhook_port);
         args.extend(["--webhook-listen".into(), webhook.clone(), "--webhook-url".into(), format!("https://{webhook}")]);

@@ -26,6 +26,29 @@ fn fake_node(name: &str, team: &str) -> Value {
         "status": {"allocatable": {"cpu": "4", "memory": "16Gi", "pods": "110"}, "capacity": {"cpu": "4", "memory": "16Gi", "pods": "110"}}})
 }
 
+/// The operator gets the rights of `manifests/install` and no others.
+async fn with_installed_rights(world: &mut World) {
+    world.apply(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "purser-system"}})).await;
+    for text in [include_str!("../../manifests/install/rbac.yaml"), include_str!("../../manifests/install/webhook.yaml")] {
+        let objects: Vec<Value> = serde_saphyr::from_multiple(text).expect("YAML");
+        for mut object in objects {
+            // Until the operator announces itself nobody could be asked.
+            if object["kind"] == "ValidatingWebhookConfiguration" {
+                object["webhooks"] = json!([]);
+            }
+            world.apply(&object).await;
+        }
+    }
+    let accounts: Api<ServiceAccount> = Api::namespaced(world.client.clone(), "purser-system");
+    let request = TokenRequest { spec: TokenRequestSpec { expiration_seconds: Some(3600), ..TokenRequestSpec::default() }, ..TokenRequest::default() };
+    let token = accounts.create_token_request("purser", &PostParams::default(), &request).await.expect("a token").status.expect("a token").token;
+    let mut kubeconfig: Value = serde_json::from_str(&std::fs::read_to_string(world.kubeconfig()).expect("the owner's kubeconfig")).expect("JSON");
+    kubeconfig["users"][0]["user"] = json!({"token": token});
+    let path = world.folder().join("operator.kubeconfig");
+    std::fs::write(&path, kubeconfig.to_string()).expect("a file");
+    world.operator_kubeconfig = Some(path);
+}
+
 /// What the API server says when this job is submitted.
 async fn refusal(world: &World, change: impl FnOnce(&mut Value)) -> String {
     let mut job = job("refused", "vision", 1, "1h");
@@ -93,6 +116,7 @@ async fn a_namespace_has_one_team_and_a_node_one_pool() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_runs_on_nodes_that_exist_and_tells_its_progress() {
     let mut world = World::start(Setup::default()).await;
+    with_installed_rights(&mut world).await;
     for name in ["node-a", "node-b", "node-c"] {
         world.apply(&fake_node(name, "ml")).await;
     }
