@@ -17,6 +17,8 @@ use crate::capacity::{Claim, ClaimPhase, ClaimedInstance, End, EndCause, Notice,
 const EVENT_LAG: TimeDelta = TimeDelta::minutes(10);
 /// A launched machine may be missing from the cloud's list for a while (eventual consistency).
 const LIST_LAG: TimeDelta = TimeDelta::minutes(10);
+/// The same in real time since the claim was written: however fast the market runs, the cloud answers in real time.
+const LIST_LAG_REAL: TimeDelta = TimeDelta::seconds(60);
 /// A machine that still runs so long after it was asked to end is asked again.
 const RELEASE_REPEAT: TimeDelta = TimeDelta::minutes(5);
 
@@ -239,7 +241,7 @@ impl<'a> Look<'a> {
         let mut record = recorded.clone();
         if let Some(seen) = seen {
             self.update(&mut record, seen);
-        } else if record.end.is_none() && self.has_vanished(&record) {
+        } else if record.end.is_none() && self.has_vanished(claim, &record) {
             record.end = Some(estimated_end(&record, self.snapshot.now, None));
         }
         self.note_node(claim, &mut record, node);
@@ -282,8 +284,9 @@ impl<'a> Look<'a> {
     }
 
     /// The clouds were all asked, and do not list it any more.
-    fn has_vanished(&self, record: &ClaimedInstance) -> bool {
-        self.instances.is_some() && self.snapshot.now - record.launched_at >= LIST_LAG && self.end_is_overdue(record)
+    fn has_vanished(&self, claim: &Claim, record: &ClaimedInstance) -> bool {
+        let was_listed_by_now = self.snapshot.now - record.launched_at >= LIST_LAG && self.snapshot.real_now - claim.written_at_real >= LIST_LAG_REAL;
+        self.instances.is_some() && was_listed_by_now && self.end_is_overdue(record)
     }
 
     fn note_node(&self, claim: &Claim, record: &mut ClaimedInstance, node: Option<&NodeView>) {

@@ -18,9 +18,9 @@ pub mod workloads;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use k8s_openapi::api::core::v1::Node;
 use kube::api::{Api, ListParams};
 use kube::core::DeserializeGuard;
@@ -40,8 +40,8 @@ use crate::cloud::Cloud;
 use crate::scheduling::Snapshot;
 use crate::scheduling::snapshot::{CloudInstance, NodeView, Observed};
 
-/// Events in the cluster come in bursts; the clouds are not asked for their machines more often than this.
-const MACHINES_LISTED_EVERY: Duration = Duration::from_secs(1);
+/// Events in the cluster come in bursts; the clouds are not asked for their machines more often than this (market time).
+const MACHINES_LISTED_EVERY: TimeDelta = TimeDelta::seconds(1);
 
 #[derive(Debug, thiserror::Error)]
 pub enum ObserveError {
@@ -142,7 +142,7 @@ impl Observer {
     async fn instances(&self, pools: &[SeenPool], claims: &Claims, alerts: &mut Vec<String>) -> Observed<Vec<CloudInstance>> {
         let mut kept = self.machines.lock().await;
         if let Some((at, machines)) = kept.as_ref()
-            && at.elapsed() < MACHINES_LISTED_EVERY
+            && at.elapsed() < self.clock.real_span(MACHINES_LISTED_EVERY).to_std().unwrap_or_default()
         {
             return machines.clone();
         }
