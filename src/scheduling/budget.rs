@@ -54,14 +54,16 @@ pub enum Shortfall {
 impl fmt::Display for Shortfall {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Shortfall::Short { account, limit, used, cost, short_by } => write!(
-                f,
-                "the rest would cost about {}, but {} of {account} ({}) is left: {} short",
-                amount(*cost),
-                amount(limit.checked_sub(*used).unwrap_or(*limit)),
-                amount(*limit),
-                amount(*short_by),
-            ),
+            Shortfall::Short { account, limit, used, cost, short_by } => {
+                let left = limit.checked_sub(*used).unwrap_or(*limit);
+                let (limit, cost, short_by) = (amount(*limit), amount(*cost), amount(*short_by));
+                let left = if left.is_negative() {
+                    format!("{account} ({limit}) is overspent by {}", amount(left.negated()))
+                } else {
+                    format!("{} of {account} ({limit}) is left", amount(left))
+                };
+                write!(f, "the rest would cost about {cost}, but {left}: {short_by} short")
+            }
             Shortfall::Incomparable { account, error } => {
                 write!(f, "{account} cannot be compared with the price: {error}")
             }

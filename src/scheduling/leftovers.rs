@@ -1,4 +1,4 @@
-//! What nobody wants any more: claims without a job, machines without a claim, claims that are over.
+//! What nobody wants any more: claims and attempts without a job, machines without a claim, claims that are over.
 //!
 //! All of this ends or deletes things on the evidence of something missing, so it is careful: a missing record may be a record
 //! that was not read, or a cluster restored from an old backup. Beyond a safe number nothing is ended and a person is told.
@@ -9,14 +9,15 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use super::lifecycle::Records;
 use super::refusals::MEMORY;
-use super::snapshot::CloudInstance;
-use super::{Action, Plan};
+use super::snapshot::{CloudInstance, WorkloadView};
+use super::{Action, NOTICE_GRACE_SECONDS, Plan};
 use crate::capacity::{Claim, ClaimPhase, billing};
+use crate::training::JobRef;
 
 /// A machine without claim is an orphan once it is this old (market time) and was seen by two answers of the cloud.
 const ORPHAN_AGE: TimeDelta = TimeDelta::minutes(10);
 /// A claim whose job cannot be found counts as left over once it is this old (real time).
-const JOBLESS_AGE: TimeDelta = TimeDelta::minutes(2);
+const JOBLESS_AGE: TimeDelta = TimeDelta::seconds(30);
 
 /// More than three and more than a fifth of what runs: something else is wrong.
 fn is_too_many(leftovers: usize, alive: usize) -> bool {
@@ -25,6 +26,7 @@ fn is_too_many(leftovers: usize, alive: usize) -> bool {
 
 pub fn clear(records: &Records<'_>, orphans_seen: &BTreeMap<String, DateTime<Utc>>, plan: &mut Plan) {
     give_back_jobless(records, plan);
+    end_jobless_attempts(records, plan);
     end_orphans(records, orphans_seen, plan);
     delete_claims(records, plan);
 }
@@ -53,6 +55,27 @@ fn give_back_jobless(records: &Records<'_>, plan: &mut Plan) {
             plan.actions.push(Action::WithdrawClaim { claim: name, uid, because });
         } else if !instances.is_empty() {
             plan.actions.push(Action::Release { claim: name, uid, instances, because });
+        }
+    }
+}
+
+/// Attempts that a job left behind: it was let go by somebody who did not see them yet. Nobody will record their pods' times.
+fn end_jobless_attempts(records: &Records<'_>, plan: &mut Plan) {
+    let snapshot = records.snapshot;
+    let jobs: BTreeSet<&str> = snapshot.jobs.iter().map(|view| view.job.id.uid.as_str()).collect();
+    let is_jobless =
+        |workload: &&WorkloadView| !jobs.contains(workload.job_uid.as_str()) && snapshot.real_now - workload.created_at_real >= JOBLESS_AGE;
+    for workload in snapshot.workloads.iter().filter(is_jobless) {
+        // All that is left of the job is its UID.
+        let job = JobRef { namespace: workload.namespace.clone(), name: workload.name.clone(), uid: workload.job_uid.clone() };
+        let (attempt, workload_name) = (workload.attempt, workload.name.clone());
+        let finished = workload.pods.iter().filter(|pod| pod.finished_at.is_some());
+        let pods: Vec<String> = finished.map(|pod| pod.name.clone()).collect();
+        if workload.deleting_since_real.is_none() {
+            let (grace_seconds, because) = (NOTICE_GRACE_SECONDS, "its job is gone".to_owned());
+            plan.actions.push(Action::EndAttempt { job, attempt, workload: workload_name, grace_seconds, because });
+        } else if !pods.is_empty() {
+            plan.actions.push(Action::ReleasePods { job, attempt, workload: workload_name, pods });
         }
     }
 }

@@ -223,7 +223,8 @@ impl World {
         let attempts = self.jobs.get(&job.uid).map(|live| &live.status.attempts);
         let records = || attempts.into_iter().flatten().flat_map(|attempt| &attempt.pods);
         let kept = |pod: &&crate::training::PodRecord| records().any(|record| record.name == pod.name && record.finished_at.is_some());
-        let lost = workload.view.pods.iter().filter(|pod| pods.contains(&pod.name)).find(|pod| !kept(pod));
+        let held = workload.view.pods.iter().filter(|pod| pods.contains(&pod.name) && attempts.is_some());
+        let lost = held.into_iter().find(|pod| !kept(pod));
         if let Some(lost) = lost {
             return Err(format!("the times of pod {} would be lost", lost.name));
         }

@@ -4,6 +4,7 @@ use chrono::TimeDelta;
 use rand::RngExt;
 
 use super::{Faults, World, seeded};
+use crate::scheduling::Action;
 use crate::training::JobPhase;
 
 /// A few market hours with every fault, then peace.
@@ -24,7 +25,7 @@ fn live_through(seed: u64) -> Result<World, (Box<World>, String)> {
     world.faults = Faults::NONE;
     for _ in 0..400 {
         match step(&mut world, 180) {
-            Ok(plan) if plan.actions.is_empty() && world.claims.is_empty() => break,
+            Ok(plan) if plan.actions.is_empty() && world.claims.is_empty() && world.workloads.is_empty() => break,
             Ok(_) => {}
             Err(why) => return Err((Box::new(world), why)),
         }
@@ -53,9 +54,13 @@ fn settled(world: &mut World) -> Result<(), String> {
     if let Some(node) = world.nodes.values().find(|node| node.claim.is_some()) {
         return Err(format!("node {} still belongs to {:?}", node.name, node.claim));
     }
+    let refused = world.jobs.values().filter(|view| !view.status.phase.is_over()).count();
+    let mut reworded = 0;
     for _ in 0..20 {
         let plan = world.step(TimeDelta::minutes(7))?;
-        if !plan.actions.is_empty() {
+        // What is over budget becomes impossible when its deadline comes near; then past; each is said once.
+        reworded += plan.actions.len();
+        if reworded > 3 * refused || !plan.actions.iter().all(|action| matches!(action, Action::RecordJob { .. })) {
             return Err(format!("the plan is not empty: {:?}", plan.actions));
         }
     }
@@ -65,7 +70,7 @@ fn settled(world: &mut World) -> Result<(), String> {
 fn run(seeds: std::ops::Range<u64>) {
     for seed in seeds {
         if let Err((world, why)) = live_through(seed) {
-            panic!("seed {seed}: {why}\nthe last of its history:\n{}", world.tail(80));
+            panic!("seed {seed}: {why}\nthe last of its history:\n{}", world.tail(40));
         }
     }
 }
