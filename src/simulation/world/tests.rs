@@ -77,7 +77,7 @@ fn run(seeds: std::ops::Range<u64>) {
 
 /// How many histories; `PURSER_SEEDS=10000` for a long night.
 fn seeds() -> u64 {
-    std::env::var("PURSER_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(200)
+    std::env::var("PURSER_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(120)
 }
 
 #[test]
