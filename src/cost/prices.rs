@@ -1,7 +1,8 @@
 //! Which price was in force when, for every offer that metering meets.
 //!
-//! Spot needs its history: without it nothing is charged and the window waits. On demand costs what was quoted at the
-//! decision until the history knows better. Reserved capacity and existing nodes never change their price.
+//! Only spot has a history: without it nothing is charged and the window waits. Everything else costs what was quoted at the
+//! decision: AWS keeps no history of list prices that could be asked for, and reserved capacity and existing nodes never
+//! change theirs.
 
 use std::collections::BTreeMap;
 
@@ -9,40 +10,40 @@ use chrono::{DateTime, Utc};
 
 use crate::capacity::{CapacityKind, Claim, Offer, PriceSegment, Provider};
 
-/// What makes two offers share a price history.
+/// What makes two spot offers share a price history.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Market {
-    provider: Provider,
     instance_type: String,
     zone: String,
-    kind: CapacityKind,
 }
 
 impl Market {
     fn of(offer: &Offer) -> Market {
-        Market { provider: offer.provider, instance_type: offer.instance_type.clone(), zone: offer.zone.clone(), kind: offer.kind }
+        Market { instance_type: offer.instance_type.clone(), zone: offer.zone.clone() }
     }
 }
 
-/// Price histories by market.
+/// Spot price histories by market.
 #[derive(Clone, Debug, Default)]
 pub struct PriceBook {
     histories: BTreeMap<Market, Vec<PriceSegment>>,
 }
 
 impl PriceBook {
+    /// Histories of other offers than spot ones are of no use and are dropped.
     pub fn record(&mut self, offer: &Offer, history: Vec<PriceSegment>) {
-        self.histories.insert(Market::of(offer), history);
+        if (offer.provider, offer.kind) == (Provider::Aws, CapacityKind::Spot) {
+            self.histories.insert(Market::of(offer), history);
+        }
     }
 
     /// The prices of an offer over time, `None` while they are unknown.
     pub fn of(&self, offer: &Offer) -> Option<Vec<PriceSegment>> {
-        let quoted = PriceSegment { from: DateTime::<Utc>::MIN_UTC, price: offer.price };
-        let history = self.histories.get(&Market::of(offer));
         match (offer.provider, offer.kind) {
-            (Provider::Nodes, _) | (_, CapacityKind::Reserved) => Some(vec![quoted]),
-            (Provider::Aws, CapacityKind::OnDemand) => Some(std::iter::once(quoted).chain(history.into_iter().flatten().cloned()).collect()),
-            (Provider::Aws, CapacityKind::Spot) => history.cloned(),
+            (Provider::Aws, CapacityKind::Spot) => self.histories.get(&Market::of(offer)).cloned(),
+            (Provider::Nodes, _) | (_, CapacityKind::Reserved | CapacityKind::OnDemand) => {
+                Some(vec![PriceSegment { from: DateTime::<Utc>::MIN_UTC, price: offer.price }])
+            }
         }
     }
 }
@@ -61,14 +62,33 @@ pub fn needs(claims: &[Claim]) -> Vec<PriceNeed> {
     for claim in claims {
         let offer = &claim.record.offer;
         let first_launch = claim.status.instances.iter().map(|instance| instance.launched_at).min();
-        let (Some(from), Provider::Aws) = (first_launch, offer.provider) else { continue };
-        if offer.kind == CapacityKind::Reserved {
-            continue;
-        }
+        let (Some(from), Provider::Aws, CapacityKind::Spot) = (first_launch, offer.provider, offer.kind) else { continue };
         needs
             .entry(Market::of(offer))
             .and_modify(|need| need.from = need.from.min(from))
             .or_insert_with(|| PriceNeed { pool: claim.record.pool.clone(), offer: offer.clone(), from });
     }
     needs.into_values().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::units::MoneyPerHour;
+
+    #[test]
+    fn on_demand_costs_what_was_quoted_for_it_whatever_others_were_quoted() {
+        let price = |usd: &str| MoneyPerHour::usd(usd).unwrap();
+        let offer = |usd: &str| Offer {
+            provider: Provider::Aws,
+            instance_type: "p5.48xlarge".into(),
+            zone: "us-east-1a".into(),
+            kind: CapacityKind::OnDemand,
+            price: price(usd),
+            reservation: None,
+        };
+        let mut book = PriceBook::default();
+        book.record(&offer("98.32"), vec![PriceSegment { from: "2025-06-01T00:00:00Z".parse().unwrap(), price: price("98.32") }]);
+        assert_eq!(book.of(&offer("55.04")).unwrap()[0].price, price("55.04"));
+    }
 }

@@ -213,6 +213,7 @@ impl Story {
         claim(self.kind, instances)
     }
 
+    /// Used for spot; on demand costs what the claim says.
     fn price_book(&self) -> PriceBook {
         let mut prices = PriceBook::default();
         let segment = |(from, atoms): &(i64, i64)| PriceSegment {

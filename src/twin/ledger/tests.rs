@@ -143,3 +143,131 @@ proptest! {
 fn free_segments(ledger: &Ledger) -> i128 {
     ledger.rows.iter().filter(|row| row.free.is_some()).map(|row| row.segments.len() as i128).sum()
 }
+
+/// The other ledger: claims as the operator would record them, closed hour by hour by `crate::cost`. Of the twin's code only
+/// the market is used, of ours nothing of the twin's ledger.
+mod metered {
+    use super::*;
+    use crate::capacity::claim::ClaimStatus;
+    use crate::capacity::{Claim, ClaimPhase, ClaimRecord, ClaimedInstance, End, EndCause, Offer, PriceSegment, Provider};
+    use crate::cost::{Bookings, Meter, PriceBook};
+    use crate::simulation::market::fleet::Instance;
+    use crate::training::JobRef;
+
+    #[derive(Default)]
+    pub struct Metered {
+        pub booked: Bookings,
+        pub by_instance: BTreeMap<String, Money>,
+        window: Option<DateTime<Utc>>,
+    }
+
+    impl Metered {
+        /// Closes every hour that can be closed with what is known now.
+        pub fn close(&mut self, fleet: &Fleet) {
+            let claims: Vec<Claim> = fleet.instances().iter().map(|found| claim(found, fleet)).collect();
+            let prices = prices(&claims, fleet);
+            let mut window = self.window.unwrap_or(hour_of(fleet.market().epoch));
+            loop {
+                let meter = Meter { claims: &claims, prices: &prices, booked: &self.booked, grace: TimeDelta::days(9) };
+                let Ok(rows) = meter.close(window, fleet.now()) else { break };
+                self.booked.add_rows(&rows).unwrap();
+                for row in rows {
+                    let sum = self.by_instance.entry(row.resource).or_insert(Money::ZERO_USD);
+                    *sum = sum.checked_add(row.cost).unwrap();
+                }
+                window = next_hour(window);
+            }
+            self.window = Some(window);
+        }
+    }
+
+    fn claim(found: &Instance, fleet: &Fleet) -> Claim {
+        let pool = &fleet.market().pools[&found.order.pool];
+        let end = found.ending.map(|(at, reason)| End {
+            at,
+            cause: match (found.running_at, reason) {
+                (None, _) => EndCause::NeverRan,
+                (_, EndReason::User) => EndCause::Terminated,
+                (_, EndReason::Interrupted) => EndCause::Interrupted,
+            },
+            estimated: false,
+        });
+        let instance = ClaimedInstance {
+            id: found.id.clone(),
+            node: None,
+            launched_at: found.launched_at,
+            running_at: found.running_at,
+            notice: None,
+            seen_alive_at: found.is_live().then(|| fleet.now()),
+            release_asked_at: None,
+            end,
+        };
+        let (zone, instance_type) = (found.order.pool.zone.clone(), found.order.pool.instance_type.clone());
+        let record = ClaimRecord {
+            job: JobRef { namespace: "n".into(), name: "j".into(), uid: "u".into() },
+            generation: 1,
+            experiment: "e".into(),
+            team: None,
+            attempt: 1,
+            ask: 1,
+            pool: "p".into(),
+            offer: Offer { provider: Provider::Aws, instance_type, zone, kind: found.order.kind, price: pool.on_demand_price, reservation: None },
+            count: 1,
+            decided_at: found.launched_at,
+            nodes: Vec::new(),
+            request: String::new(),
+        };
+        let status = ClaimStatus { phase: ClaimPhase::Granted, instances: vec![instance], ..ClaimStatus::default() };
+        Claim { name: format!("claim-{}", found.id), uid: found.id.clone(), written_at_real: found.launched_at, record, status }
+    }
+
+    /// As DescribeSpotPriceHistory tells: the price in force at the first launch, and every change up to now.
+    fn prices(claims: &[Claim], fleet: &Fleet) -> PriceBook {
+        let market = fleet.market();
+        let mut book = PriceBook::default();
+        for need in crate::cost::prices::needs(claims) {
+            let history = &market.pools[&PoolKey::new(need.offer.instance_type.clone(), need.offer.zone.clone())].spot_price;
+            let (first, last) = (market.second(need.from), market.second(fleet.now()));
+            let in_force = std::iter::once((first, history.at(first)));
+            let segment = |(second, price): (i64, &MoneyPerHour)| PriceSegment { from: market.time(second), price: *price };
+            book.record(&need.offer, in_force.chain(history.changes(first, last)).map(segment).collect());
+        }
+        book
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn the_two_ledgers_agree_on_every_machine_to_the_last_digit(
+        seed in 0_u64..1_000,
+        steps in prop::collection::vec((0_usize..21, 1_u32..4, 1_i64..9_000, any::<bool>()), 1..12),
+    ) {
+        let market = Arc::new(seeded::market(seed, time("00:00:17")));
+        let mut fleet = Fleet::new(market.clone(), Timing::default());
+        let mut metered = metered::Metered::default();
+        for (pool, count, seconds, is_spot) in steps {
+            let key = market.pools.keys().nth(pool % market.pools.len()).unwrap().clone();
+            fleet.launch(&order(if is_spot { CapacityKind::Spot } else { CapacityKind::OnDemand }, key), count);
+            fleet.advance(fleet.now() + TimeDelta::seconds(seconds));
+            metered.close(&fleet);
+            let ended: Vec<String> = fleet.live().step_by(3).map(|found| found.id.clone()).collect();
+            fleet.terminate(&ended);
+        }
+        let rest: Vec<String> = fleet.live().map(|found| found.id.clone()).collect();
+        fleet.terminate(&rest);
+        // The hour of the last end, and the one that a minute may reach into.
+        fleet.advance(fleet.now() + TimeDelta::hours(3));
+        metered.close(&fleet);
+
+        let entries: Vec<Entry> = fleet.take_news().into_iter().map(Entry::Fleet).collect();
+        let judge = ledger(&entries, fleet.now());
+        let mut by_instance: BTreeMap<String, i128> = BTreeMap::new();
+        judge.rows.iter().for_each(|row| *by_instance.entry(row.instance.clone()).or_default() += row.atoms);
+        for found in fleet.instances() {
+            let ours = metered.by_instance.get(&found.id).map_or(0, Money::atoms);
+            prop_assert_eq!(ours, by_instance.get(&found.id).copied().unwrap_or(0), "{}", found.id);
+        }
+    }
+}
