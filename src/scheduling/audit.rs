@@ -191,7 +191,7 @@ impl<'a> Auditor<'a> {
 
     fn admit_instances(&mut self, claim: &str, uid: &str, instances: &[ClaimedInstance], ended: bool) -> Verdict {
         let old = &self.claim(claim, uid)?.status.instances;
-        let kept = old.iter().all(|old| instances.iter().any(|new| new.id == old.id && (old.end.is_none() || new.end.is_some())));
+        let kept = old.iter().all(|old| instances.iter().any(|new| new.id == old.id && (old.end.as_ref().is_none_or(|end| end.estimated) || new.end.is_some())));
         require(kept, || format!("claim {claim} would forget a machine or its end"))?;
         let all_ended = instances.iter().all(|instance| instance.end.is_some());
         require(!ended || all_ended, || format!("claim {claim} has machines that did not end"))?;

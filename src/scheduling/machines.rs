@@ -260,6 +260,9 @@ impl<'a> Look<'a> {
         {
             record.notice = Some(Notice { kind, at });
         }
+        if is_end_refuted(record, seen) {
+            record.end = None;
+        }
         if seen.state == InstanceState::Running && record.end.is_none() {
             // Once at first, so that it is known to have run; then for each hour that metering closes.
             let due = record.seen_alive_at.or(record.running_at).is_none_or(|last| hour_of(seen.observed_at) > hour_of(last));
@@ -375,6 +378,11 @@ fn new_record(seen: &CloudInstance) -> ClaimedInstance {
 fn last_known_alive(record: &ClaimedInstance) -> DateTime<Utc> {
     let notice = record.notice.as_ref().map(|notice| notice.at);
     [record.running_at, record.seen_alive_at, record.release_asked_at, notice].into_iter().flatten().fold(record.launched_at, DateTime::max)
+}
+
+/// The end was a guess, and long after it the machine is alive: it is to be given back, and its time to be charged.
+fn is_end_refuted(record: &ClaimedInstance, seen: &CloudInstance) -> bool {
+    seen.state.is_alive() && record.end.as_ref().is_some_and(|end| end.estimated && seen.observed_at - end.at >= LIST_LAG)
 }
 
 /// Halfway between last known alive and first seen gone.

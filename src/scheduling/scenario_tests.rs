@@ -374,6 +374,24 @@ fn a_machine_that_ended_unseen_gets_an_estimated_end_between_last_alive_and_firs
 }
 
 #[test]
+fn a_guessed_end_is_taken_back_when_the_machine_turns_out_to_be_alive_and_it_is_given_back() {
+    let mut held = granted(claim(&job("ghost"), 1, 1, spot()));
+    held.status.phase = crate::capacity::ClaimPhase::Ended;
+    held.status.instances[0].end =
+        Some(crate::capacity::End { at: noon() - minutes(20), cause: crate::capacity::EndCause::Terminated, estimated: true });
+    let world = |end_is_a_guess: bool| {
+        let mut held = held.clone();
+        held.status.instances[0].end.as_mut().unwrap().estimated = end_is_a_guess;
+        let mut world = scenario().pool(pool("gpu")).claim(&held);
+        let Observed::Known(instances) = &mut world.0.instances else { panic!() };
+        (instances[0].state, instances[0].observed_at) = (InstanceState::Running, noon());
+        world.result().actions
+    };
+    assert!(world(true).iter().any(|action| matches!(action, Action::Release { .. })));
+    assert!(!world(false).iter().any(|action| matches!(action, Action::Release { .. })));
+}
+
+#[test]
 fn claims_are_deleted_only_when_the_ledger_holds_them() {
     let mut held = granted(claim(&job("ghost"), 1, 1, spot()));
     held.status.phase = crate::capacity::ClaimPhase::Ended;
