@@ -174,6 +174,10 @@ impl Cycle {
         self.metrics.observed(&observation.snapshot, planned, sums.total(), self.memory.alerts.len());
         let pods = parsed(&self.observer.stores.pods);
         progress::fold_annotations(&self.hands.client, &self.hands.clock, observation, &pods).await;
+        let jobs = observation.snapshot.jobs.iter().map(|job| job.job.id.uid.as_str()).collect();
+        if let Err(error) = self.hands.release_strays(&pods, &jobs).await {
+            tracing::warn!(error = %chain(&error), "pods of a job that is gone were not let go");
+        }
         controllers::report(&self.observer, observation, sums).await;
         self.announcer.announce(&planned.decisions).await;
     }

@@ -40,8 +40,12 @@ async fn with_installed_rights(world: &mut World) {
         }
     }
     let accounts: Api<ServiceAccount> = Api::namespaced(world.client.clone(), "purser-system");
-    let request = TokenRequest { spec: TokenRequestSpec { expiration_seconds: Some(3600), ..TokenRequestSpec::default() }, ..TokenRequest::default() };
-    let token = accounts.create_token_request("purser", &PostParams::default(), &request).await.expect("a token").status.expect("a token").token;
+    let request = TokenRequest {
+        spec: Some(TokenRequestSpec { expiration_seconds: Some(3600), ..TokenRequestSpec::default() }),
+        ..TokenRequest::default()
+    };
+    let answer = accounts.create_token_request("purser", &PostParams::default(), &request).await.expect("an answer");
+    let token = answer.status.and_then(|status| status.token).expect("a token");
     let mut kubeconfig: Value = serde_json::from_str(&std::fs::read_to_string(world.kubeconfig()).expect("the owner's kubeconfig")).expect("JSON");
     kubeconfig["users"][0]["user"] = json!({"token": token});
     let path = world.folder().join("operator.kubeconfig");
@@ -173,14 +177,15 @@ async fn only_its_own_token_speaks(world: &World, pod: &Pod) {
 async fn pod_token(world: &World, pod: &Pod, audience: &str) -> String {
     let accounts: Api<ServiceAccount> = Api::namespaced(world.client.clone(), NAMESPACE);
     let request = TokenRequest {
-        spec: TokenRequestSpec {
-            audiences: vec![audience.to_owned()],
+        spec: Some(TokenRequestSpec {
+            audiences: Some(vec![audience.to_owned()]),
             bound_object_ref: Some(BoundObjectReference { api_version: Some("v1".into()), kind: Some("Pod".into()), name: Some(pod.name_any()), uid: pod.uid() }),
             expiration_seconds: Some(600),
-        },
+        }),
         ..TokenRequest::default()
     };
-    accounts.create_token_request("default", &PostParams::default(), &request).await.expect("a token").status.expect("a token").token
+    let answer = accounts.create_token_request("default", &PostParams::default(), &request).await.expect("an answer");
+    answer.status.and_then(|status| status.token).expect("a token")
 }
 
 #[tokio::test(flavor = "multi_thread")]

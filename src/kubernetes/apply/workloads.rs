@@ -1,5 +1,7 @@
 //! One attempt's Service, Job and pods: created once, ended with grace, let go after their record is copied.
 
+use std::collections::BTreeSet;
+
 use chrono::TimeDelta;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
@@ -122,6 +124,16 @@ impl Hands {
         Ok(Applied::Done)
     }
 
+    /// Pods that are being deleted and whose TrainingJob is not there any more: somebody took its finalizer off, and nobody
+    /// is left to copy their record.
+    pub async fn release_strays(&self, pods: &[Pod], job_uids: &BTreeSet<&str>) -> Result<()> {
+        let is_stray = |pod: &&Pod| pod.labels().get(labels::JOB_UID).is_some_and(|uid| !job_uids.contains(uid.as_str()));
+        for pod in pods.iter().filter(is_stray).filter(|pod| pod.metadata.deletion_timestamp.is_some()) {
+            self.release_pod(&self.pods(&pod.namespace().unwrap_or_default()), pod).await?;
+        }
+        Ok(())
+    }
+
     /// Takes our finalizer off one pod.
     async fn release_pod(&self, pods: &Api<Pod>, live: &Pod) -> Result<()> {
         let name = live.name_any();
@@ -144,7 +156,7 @@ impl Hands {
         Api::namespaced(self.client.clone(), namespace)
     }
 
-    pub(in crate::kubernetes) fn pods(&self, namespace: &str) -> Api<Pod> {
+    fn pods(&self, namespace: &str) -> Api<Pod> {
         Api::namespaced(self.client.clone(), namespace)
     }
 }
