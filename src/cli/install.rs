@@ -71,9 +71,8 @@ pub async fn run(args: &Args, global: &Global) -> Result<Exit, CliError> {
 fn objects(args: &Args, namespace: &str) -> Result<Vec<Value>, CliError> {
     refuse_private_disk(args)?;
     let mut objects = kinds()?;
-    for (name, text) in MANIFESTS {
-        let parsed: Vec<Value> = serde_saphyr::from_multiple(text).map_err(|error| CliError::failed(format!("the embedded {name} is broken")).because(error.to_string()))?;
-        objects.extend(parsed);
+    for manifest in MANIFESTS {
+        objects.extend(embedded(manifest)?);
     }
     for object in &mut objects {
         rename_namespace(object, namespace);
@@ -82,6 +81,10 @@ fn objects(args: &Args, namespace: &str) -> Result<Vec<Value>, CliError> {
         }
     }
     Ok(objects)
+}
+
+fn embedded((name, text): (&str, &str)) -> Result<Vec<Value>, CliError> {
+    serde_saphyr::from_multiple(text).map_err(|error| CliError::failed(format!("the embedded {name} is broken")).because(error.to_string()))
 }
 
 fn kinds() -> Result<Vec<Value>, CliError> {
@@ -159,10 +162,10 @@ async fn apply(client: &Client, object: &Value) -> Result<String, CliError> {
     Ok(format!("{} {name} applied", kind.kind.to_lowercase()))
 }
 
-/// Applies the kinds alone and waits until the API server serves them: for a local operator.
+/// Applies the kinds and the namespace alone, and waits until the API server serves them: for an operator outside the cluster.
 pub async fn install_kinds(client: &Client) -> Result<(), CliError> {
-    for crd in kinds()? {
-        apply(client, &crd).await?;
+    for object in kinds()?.into_iter().chain(embedded(MANIFESTS[0])?) {
+        apply(client, &object).await?;
     }
     let api: Api<k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition> = Api::all(client.clone());
     for crd in crate::api::crds() {
