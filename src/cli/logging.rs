@@ -6,7 +6,8 @@ use tracing_subscriber::EnvFilter;
 use super::Command;
 
 pub fn start(command: &Command) {
-    let default = if is_server(command) { "info,kube_runtime=warn,deltalake_core=warn,buoyant_kernel=warn,datafusion=warn" } else { "warn" };
+    let default = if is_server(command) { "info,kube_runtime=warn,deltalake_core=warn,buoyant_kernel=warn,datafusion=warn" } else { "warn,kube_client=off" };
+    // What kube_client logs, a command says as its error.
     let filter = EnvFilter::try_from_env("PURSER_LOG").unwrap_or_else(|_| EnvFilter::new(default));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let json = std::env::var("PURSER_LOG_FORMAT").is_ok_and(|format| format == "json");

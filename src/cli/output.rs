@@ -63,6 +63,8 @@ impl Table {
     pub fn text(&self) -> String {
         let mut table = comfy_table::Table::new();
         table.load_style(presets::NOTHING);
+        // Long cells are wrapped to the terminal; what goes into a file or a pipe keeps its lines.
+        table.set_content_arrangement(comfy_table::ContentArrangement::Dynamic);
         table.set_header(self.columns.iter().map(|column| column.name.to_uppercase()));
         table.add_rows(&self.rows);
         if let Some(total) = &self.total {

@@ -142,34 +142,43 @@ fn prices(snapshot: &Snapshot) -> Vec<String> {
 
 fn print(args: &Args, output: &PlanOutput) -> Result<(), CliError> {
     if args.output != Format::Table {
-        return output::emit(args.output, &table(output), output);
+        return output::emit(args.output, &table(output, true), output);
     }
-    output::print(&table(output).text())?;
-    if args.offers {
-        for job in output.jobs.iter().filter(|job| !job.considered.is_empty()) {
-            output::print(&format!("\n{}/{}:\n{}", job.namespace, job.name, considered_table(&job.considered).text()))?;
-        }
-    }
+    output::print(&for_people(output, args.offers))?;
     for note in output.prices.iter().map(|prices| format!("prices of {prices}")).chain(output.notes.iter().cloned()) {
         eprintln!("note: {note}");
     }
     Ok(())
 }
 
-fn table(output: &PlanOutput) -> Table {
-    let mut table = Table::new(&["job", "decision", "capacity", "finish", "deadline", ">cost", "why"]);
+/// The table, and under it why, job by job.
+fn for_people(output: &PlanOutput, with_offers: bool) -> String {
+    let mut text = table(output, false).text();
+    for job in &output.jobs {
+        text.push_str(&format!("\n{}/{}: {} ({}): {}\n", job.namespace, job.name, job.decision, job.reason, job.message));
+        if with_offers && !job.considered.is_empty() {
+            text.push_str(&considered_table(&job.considered).text());
+        }
+    }
+    text
+}
+
+fn table(output: &PlanOutput, with_reason: bool) -> Table {
+    let columns = ["job", "decision", "capacity", "finish", "deadline", ">cost", "why"];
+    let mut table = Table::new(if with_reason { &columns } else { &columns[..6] });
     let time = |time: Option<DateTime<Utc>>| time.map(|time| time.format("%Y-%m-%d %H:%MZ").to_string()).unwrap_or_default();
     for job in &output.jobs {
-        table.row([
+        let mut row = vec![
             format!("{}/{}", job.namespace, job.name),
             job.decision.clone(),
             job.offer.as_ref().map(|offer| format!("{} × {offer}", job.workers)).unwrap_or_default(),
             time(job.finish),
             time(job.deadline),
             job.cost.map(|cost| cost.rounded_to_cents()).unwrap_or_default(),
-            job.message.clone(),
-        ]);
+        ];
+        row.extend(with_reason.then(|| job.message.clone()));
+        table.row(row);
     }
-    table.total(["total", "", "", "", "", &output.total.rounded_to_cents(), "of what would be launched"]);
+    table.total(["total", "", "", "", "", &output.total.rounded_to_cents()]);
     table
 }
