@@ -36,8 +36,6 @@ pub use journal::Entry;
 pub use server::serve;
 pub use world::{IMAGE, MarketSource, OpenError, Settings, World};
 
-use crate::simulation::market::Market;
-
 /// The twin while it runs.
 pub struct Twin {
     world: Mutex<World>,
@@ -98,10 +96,6 @@ impl Twin {
                 () = changed => {}
             }
         }
-    }
-
-    pub fn market(&self) -> Market {
-        self.lock().fleet.market().clone()
     }
 }
 

@@ -22,15 +22,9 @@ const BODY_BYTES_MAX: usize = 512 << 20;
 
 /// Serves until `stop` ends; calls that are under way then get a second to finish.
 pub async fn serve(twin: Arc<Twin>, listener: TcpListener, stop: impl Future<Output = ()>) -> std::io::Result<()> {
-    let router = Router::new()
-        .route("/purser/clock", get(clock))
-        .route("/purser/ledger", get(read_ledger))
-        .route("/purser/events", get(events))
-        .fallback(dispatch)
-        .with_state(twin.clone());
     let stopping = Arc::new(tokio::sync::Notify::new());
     let told = stopping.clone();
-    let server = axum::serve(listener, router).with_graceful_shutdown(async move { told.notified().await });
+    let server = axum::serve(listener, router(twin.clone())).with_graceful_shutdown(async move { told.notified().await });
     let end = async {
         stop.await;
         stopping.notify_one();
@@ -41,6 +35,15 @@ pub async fn serve(twin: Arc<Twin>, listener: TcpListener, stop: impl Future<Out
         () = end => Ok(()),
         () = twin.run_market() => Ok(()),
     }
+}
+
+fn router(twin: Arc<Twin>) -> Router {
+    Router::new()
+        .route("/purser/clock", get(clock))
+        .route("/purser/ledger", get(read_ledger))
+        .route("/purser/events", get(events))
+        .fallback(dispatch)
+        .with_state(twin)
 }
 
 async fn clock(State(twin): State<Arc<Twin>>) -> Json<Value> {
@@ -171,4 +174,81 @@ fn signed_region(headers: &HeaderMap) -> Option<String> {
     let text = headers.get("authorization")?.to_str().ok()?;
     let scope = text.split("Credential=").nth(1)?.split([',', ' ']).next()?;
     scope.split('/').nth(2).map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use tower::ServiceExt;
+
+    use super::*;
+    use crate::twin::{MarketSource, Settings};
+
+    fn twin(settings: Settings) -> Arc<Twin> {
+        Twin::open(settings).unwrap()
+    }
+
+    async fn call(twin: &Arc<Twin>, request: axum::http::request::Builder, body: &str) -> (u16, String) {
+        let response = router(twin.clone()).oneshot(request.body(Body::from(body.to_owned())).unwrap()).await.unwrap();
+        let status = response.status().as_u16();
+        let body = to_bytes(response.into_body(), BODY_BYTES_MAX).await.unwrap();
+        (status, String::from_utf8_lossy(&body).into_owned())
+    }
+
+    async fn ec2(twin: &Arc<Twin>, form: &str) -> (u16, String) {
+        let request = axum::http::Request::post("/").header("content-type", "application/x-www-form-urlencoded; charset=utf-8");
+        call(twin, request, &format!("Version=2016-11-15&{form}")).await
+    }
+
+    async fn sqs(twin: &Arc<Twin>, operation: &str, body: Value) -> (u16, Value) {
+        let request = axum::http::Request::post("/").header("x-amz-target", format!("AmazonSQS.{operation}")).header("host", "127.0.0.1:1");
+        let (status, text) = call(twin, request, &body.to_string()).await;
+        (status, serde_json::from_str(&text).unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_long_poll_ends_when_the_market_moves() {
+        let twin = twin(Settings { speed: 600.0, ..Settings::new(MarketSource::Demo) });
+        let market = tokio::spawn({
+            let twin = twin.clone();
+            async move { twin.run_market().await }
+        });
+        let launched = ec2(&twin, "Action=RunInstances&ImageId=ami-0123456789abcdef0&InstanceType=g5.xlarge&MinCount=1&MaxCount=1").await;
+        assert_eq!(launched.0, 200, "{}", launched.1);
+        let url = sqs(&twin, "GetQueueUrl", json!({"QueueName": "purser-interruptions"})).await.1["QueueUrl"].clone();
+        let begun = std::time::Instant::now();
+        let mut states = Vec::new();
+        while states.len() < 2 && begun.elapsed() < Duration::from_secs(10) {
+            let answer = sqs(&twin, "ReceiveMessage", json!({"QueueUrl": url, "MaxNumberOfMessages": 1, "WaitTimeSeconds": 5})).await.1;
+            let bodies = answer["Messages"].as_array().into_iter().flatten().filter_map(|message| serde_json::from_str::<Value>(message["Body"].as_str()?).ok());
+            states.extend(bodies.map(|event| event["detail"]["state"].clone()));
+        }
+        assert_eq!(states, ["pending", "running"]);
+        assert!(begun.elapsed() < Duration::from_secs(3), "a boot of a tenth of a second was told after {:?}", begun.elapsed());
+        market.abort();
+    }
+
+    #[tokio::test]
+    async fn too_many_calls_are_throttled_and_unknown_services_are_named() {
+        let twin = twin(Settings { calls_per_second_max: Some(1), ..Settings::new(MarketSource::Demo) });
+        let answers = [ec2(&twin, "Action=DescribeRegions").await, ec2(&twin, "Action=DescribeRegions").await, ec2(&twin, "Action=DescribeRegions").await];
+        assert!(answers.iter().any(|(status, body)| *status == 503 && body.contains("<Code>RequestLimitExceeded</Code>")), "{answers:?}");
+        let request = axum::http::Request::post("/").header("x-amz-target", "DynamoDB_20120810.ListTables");
+        let (status, body) = call(&twin, request, "{}").await;
+        assert!(status == 400 && body.contains("does not know the service DynamoDB_20120810"), "{body}");
+    }
+
+    #[tokio::test]
+    async fn a_checkpoint_is_there_after_a_restart() {
+        let folder = tempfile::tempdir().unwrap();
+        let settings = Settings { state: Some(folder.path().to_owned()), ..Settings::new(MarketSource::Demo) };
+        let first = twin(settings.clone());
+        let put = |path: &'static str| axum::http::Request::put(path);
+        assert_eq!(call(&first, put("/runs"), "").await.0, 200);
+        assert_eq!(call(&first, put("/runs/bert/step%2010"), "weights").await.0, 200);
+        drop(first);
+        let second = twin(settings);
+        assert_eq!(call(&second, axum::http::Request::get("/runs/bert/step%2010"), "").await, (200, "weights".into()));
+        assert!(call(&second, axum::http::Request::get("/runs?list-type=2&prefix=bert/"), "").await.1.contains("<Key>bert/step 10</Key>"));
+        assert_eq!(call(&second, axum::http::Request::get("/runs/none"), "").await.0, 404);
+    }
 }
