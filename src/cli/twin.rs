@@ -148,7 +148,7 @@ pub async fn run(args: &Args, global: &Global) -> Result<Exit, CliError> {
 async fn backend(args: &Args, global: &Global) -> Result<Option<NodeBackend>, NodeError> {
     Ok(match (&args.real_nodes, &global.kubeconfig) {
         (Some(cluster), _) => Some(NodeBackend::Kubelet(Box::new(Kubelet::attach(cluster, args.node_images.clone()).await?))),
-        (None, Some(kubeconfig)) => Some(NodeBackend::Kwok(Kwok::connect(kubeconfig).await?)),
+        (None, Some(kubeconfig)) => Some(NodeBackend::Kwok(Box::new(Kwok::connect(kubeconfig).await?))),
         (None, None) => None,
     })
 }

@@ -14,6 +14,7 @@ use serde::Serialize;
 
 use super::journal::Entry;
 use crate::capacity::CapacityKind;
+use crate::simulation::market::PoolKey;
 use crate::simulation::market::fleet::{EndReason, Order, What};
 use crate::units::{Money, MoneyPerHour};
 
@@ -80,12 +81,15 @@ struct Run {
     end: Option<(DateTime<Utc>, EndReason)>,
 }
 
+/// From when on, and how much.
+type Price = (DateTime<Utc>, MoneyPerHour);
+
 #[derive(Default)]
 struct Book {
     runs: Vec<Run>,
     index: BTreeMap<String, usize>,
-    /// Spot prices by type and zone, in the order of time.
-    spot_prices: BTreeMap<(String, String), Vec<(DateTime<Utc>, MoneyPerHour)>>,
+    /// In the order of time.
+    spot_prices: BTreeMap<PoolKey, Vec<Price>>,
 }
 
 impl Book {
@@ -99,10 +103,7 @@ impl Book {
                     book.runs.push(Run { instance: launched.instance.clone(), order: launched.order.clone(), running_at: None, price: None, end: None });
                 }
                 What::Running { instance, price } => book.change(instance, |run| (run.running_at, run.price) = (Some(fact.at), Some(*price))),
-                What::Priced { pool, price } => {
-                    let key = (pool.instance_type.clone(), pool.zone.clone());
-                    book.spot_prices.entry(key).or_default().push((fact.at, *price));
-                }
+                What::Priced { pool, price } => book.spot_prices.entry(pool.clone()).or_default().push((fact.at, *price)),
                 What::Ending { instance, reason } => book.change(instance, |run| run.end = Some((fact.at, *reason))),
                 What::Tagged { instance, tags } => book.change(instance, |run| run.order.tags.extend(tags.clone())),
                 What::Rebalance { .. } | What::Warned { .. } | What::Ended { .. } => {}
@@ -120,8 +121,7 @@ impl Book {
     /// The price at a time, and until when it holds.
     fn price(&self, run: &Run, at: DateTime<Utc>) -> (MoneyPerHour, Option<DateTime<Utc>>) {
         let first = run.price.unwrap_or(MoneyPerHour(Money::ZERO_USD));
-        let key = (run.order.pool.instance_type.clone(), run.order.pool.zone.clone());
-        let changes = self.spot_prices.get(&key).filter(|_| run.order.kind == CapacityKind::Spot).map(Vec::as_slice).unwrap_or_default();
+        let changes = self.spot_prices.get(&run.order.pool).filter(|_| run.order.kind == CapacityKind::Spot).map(Vec::as_slice).unwrap_or_default();
         let next = changes.partition_point(|(from, _)| *from <= at);
         let in_force = changes[..next].last().filter(|(from, _)| run.running_at.is_some_and(|running| *from > running));
         (in_force.map_or(first, |(_, price)| *price), changes.get(next).map(|(from, _)| *from))

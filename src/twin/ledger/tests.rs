@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::simulation::market::fleet::{Fact, Fleet, Launched, Timing};
-use crate::simulation::market::{Market, PoolKey, seeded};
+use crate::simulation::market::{Market, seeded};
 
 fn order(kind: CapacityKind, pool: PoolKey) -> Order {
     let tags = [("purser.dev/claim".to_owned(), "claim-1".to_owned())].into();

@@ -44,7 +44,7 @@ pub enum NodeError {
 
 /// Who makes nodes of instances.
 pub enum NodeBackend {
-    Kwok(Kwok),
+    Kwok(Box<Kwok>),
     Kubelet(Box<Kubelet>),
 }
 
