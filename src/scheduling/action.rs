@@ -16,6 +16,8 @@ use crate::training::{JobRef, JobStatus};
 /// Grace for pods when their machine is going away on notice: 120 s are given, 30 s stay spare.
 pub const NOTICE_GRACE_SECONDS: i64 = 90;
 
+// A plan holds few actions, and each is looked at once: boxes would only be in the way.
+#[allow(clippy::large_enum_variant)]
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
     /// Create the CapacityClaim (AlreadyExists = somebody was quicker, which is fine).

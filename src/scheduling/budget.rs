@@ -89,7 +89,7 @@ pub struct Allowance<'a> {
 
 impl Allowance<'_> {
     /// Whether this much more may be committed. What costs nothing always may.
-    pub fn check(&self, cost: Money) -> Result<(), Shortfall> {
+    pub fn check(&self, cost: Money) -> Result<(), Box<Shortfall>> {
         if cost.is_zero() {
             return Ok(());
         }
@@ -102,7 +102,7 @@ impl Entry {
         Entry { limit, used: Ok(metered) }
     }
 
-    fn check(&self, account: &Account, cost: Money) -> Result<(), Shortfall> {
+    fn check(&self, account: &Account, cost: Money) -> Result<(), Box<Shortfall>> {
         let Some(limit) = self.limit else { return Ok(()) };
         let over = || {
             let used = self.used.clone()?;
@@ -112,8 +112,8 @@ impl Entry {
         };
         match over() {
             Ok((_, short_by)) if short_by.is_negative() || short_by.is_zero() => Ok(()),
-            Ok((used, short_by)) => Err(Shortfall::Short { account: account.clone(), limit, used, cost, short_by }),
-            Err(error) => Err(Shortfall::Incomparable { account: account.clone(), error }),
+            Ok((used, short_by)) => Err(Box::new(Shortfall::Short { account: account.clone(), limit, used, cost, short_by })),
+            Err(error) => Err(Box::new(Shortfall::Incomparable { account: account.clone(), error })),
         }
     }
 

@@ -91,7 +91,7 @@ enum Against {
     },
     /// Others would start in time, this one would not.
     TooSlow,
-    TooDear(Shortfall),
+    TooDear(Box<Shortfall>),
     Refused(Avoided),
 }
 

@@ -237,10 +237,10 @@ impl World {
         }
         let oldest = self.steps + 1 - self.frames.len();
         let (stale, steps) = (self.faults.stale, self.steps);
-        for index in 0..self.caches.len() {
-            let from = self.caches[index].max(steps.saturating_sub(LAGS[index])).clamp(oldest, steps);
+        for (cache, lag) in self.caches.iter_mut().zip(LAGS) {
+            let from = (*cache).max(steps.saturating_sub(lag)).clamp(oldest, steps);
             let hangs = self.random.random_bool(0.5);
-            self.caches[index] = match (stale, hangs) {
+            *cache = match (stale, hangs) {
                 (false, _) => steps,
                 (true, true) => from,
                 (true, false) => self.random.random_range(from..=steps),
