@@ -11,7 +11,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::{CliError, Exit, Global};
 use crate::cloud::Cloud;
-use crate::http::metrics::Metrics;
 use crate::http::{self, Pages};
 use crate::kubernetes::admission::{self, Checks, Reached};
 use crate::kubernetes::apply::Hands;
@@ -20,6 +19,7 @@ use crate::kubernetes::cycle::{Cycle, Memory};
 use crate::kubernetes::health::Health;
 use crate::kubernetes::lease::LeaderLease;
 use crate::kubernetes::meter::Metering;
+use crate::kubernetes::metrics::Metrics;
 use crate::kubernetes::observe::Observer;
 use crate::kubernetes::observe::stores::Stores;
 use crate::kubernetes::report::Announcer;

@@ -8,7 +8,7 @@
 //! ```
 //! Plain HTTP inside the cluster: nothing secret is answered, and a token is good for this audience only.
 
-pub mod metrics;
+mod metrics;
 pub mod progress;
 
 use std::net::SocketAddr;
@@ -22,9 +22,9 @@ use kube::Client;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use self::metrics::Metrics;
 use crate::kubernetes::clock::MarketClock;
 use crate::kubernetes::health::Health;
+use crate::kubernetes::metrics::Metrics;
 
 #[derive(Debug, thiserror::Error)]
 #[error("could not listen on {address}; is another purser running there?")]

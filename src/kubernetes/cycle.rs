@@ -17,11 +17,11 @@ use super::controllers;
 use super::events::{Pumps, Queue};
 use super::health::Health;
 use super::meter::{MeterError, Metering, Sums};
+use super::metrics::Metrics;
 use super::observe::stores::parsed;
 use super::observe::{Observation, ObserveError, Observer};
 use super::progress;
 use super::report::Announcer;
-use crate::http::metrics::Metrics;
 use crate::ledger::LedgerError;
 use crate::scheduling::{Action, Plan, audit, plan};
 

@@ -21,6 +21,7 @@ pub mod health;
 pub mod installation;
 pub mod lease;
 pub mod meter;
+pub mod metrics;
 pub mod names;
 pub mod observe;
 pub mod progress;
