@@ -19,16 +19,21 @@ pub fn experiment(name: &str, budget: &str) -> Value {
         "spec": {"owner": "vision@example.com", "budget": budget}})
 }
 
+/// The demo market's pool.
 pub fn aws_pool(name: &str, instance_types: &[&str]) -> Value {
+    let subnets = json!({"us-east-1a": "subnet-bcc3edcc1ecf38f75", "us-east-1b": "subnet-a8afda343597cec86", "us-east-1c": "subnet-3779bd2b1c61cd365"});
+    aws_pool_in("us-east-1", name, instance_types, subnets)
+}
+
+pub fn aws_pool_in(region: &str, name: &str, instance_types: &[&str], subnets: Value) -> Value {
     json!({"apiVersion": "purser.dev/v1alpha1", "kind": "CapacityPool", "metadata": {"name": name}, "spec": {
         "provider": "aws", "boot": "3m", "requirements": {"instanceTypes": instance_types},
-        "aws": {"region": "us-east-1", "ami": "ami-0123456789abcdef0", "interruptionQueue": "purser-interruptions",
-            "subnets": {"us-east-1a": "subnet-bcc3edcc1ecf38f75", "us-east-1b": "subnet-a8afda343597cec86", "us-east-1c": "subnet-3779bd2b1c61cd365"}}}})
+        "aws": {"region": region, "ami": "ami-0123456789abcdef0", "interruptionQueue": "purser-interruptions", "subnets": subnets}}})
 }
 
 pub fn job(name: &str, experiment: &str, workers: u32, duration: &str) -> Value {
     json!({"apiVersion": "purser.dev/v1alpha1", "kind": "TrainingJob", "metadata": {"name": name, "namespace": NAMESPACE}, "spec": {
-        "experiment": experiment, "workers": workers, "expectedDuration": duration,
+        "experiment": experiment, "workers": workers, "expectedDuration": duration, "capacityKinds": ["spot", "on-demand"],
         "checkpoint": {"interval": "10m", "restartOverhead": "5m", "uri": format!("s3://checkpoints/{name}")},
         "template": {"spec": {"containers": [{"name": "train", "image": "train:1", "resources": {"requests": {"cpu": "1"}}}]}}}})
 }

@@ -8,6 +8,7 @@ mod harness;
 mod local_cluster;
 mod operator;
 mod real_nodes;
+mod replay;
 
 use std::future::Future;
 use std::time::{Duration, Instant};
