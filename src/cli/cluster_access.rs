@@ -10,7 +10,12 @@ impl Global {
     /// A client for the cluster that the options name.
     pub async fn client(&self) -> Result<Client, CliError> {
         let config = self.config().await?;
-        Client::try_from(config).map_err(|error| CliError::failed("cannot speak to the cluster").because(error))
+        Client::try_from(config).map_err(|error| match error {
+            error @ (kube::Error::ProxyProtocolDisabled { .. } | kube::Error::ProxyProtocolUnsupported { .. }) => {
+                CliError::failed("cannot speak to the cluster").because(error).hint("Purser speaks to the API server directly: unset HTTPS_PROXY, or name the server in NO_PROXY")
+            }
+            error => CliError::failed("cannot speak to the cluster").because(error),
+        })
     }
 
     /// The namespace asked for, else the context's.

@@ -206,7 +206,8 @@ fn one(place: String, text: &str, value: serde_json::Value) -> Result<Document, 
 }
 
 fn from_yaml<T: DeserializeOwned>(place: &str, text: &str) -> Result<T, DocumentError> {
-    serde_saphyr::from_str(text).map_err(|error| DocumentError::Syntax { place: place.to_owned(), message: error.to_string() })
+    let syntax = |error: serde_saphyr::Error| DocumentError::Syntax { place: place.to_owned(), message: error.to_string().trim_start_matches("error: ").trim_end().to_owned() };
+    serde_saphyr::from_str(text).map_err(syntax)
 }
 
 #[cfg(test)]

@@ -1,6 +1,8 @@
 //! The demo from its first line to its last, as a user runs it: what must happen happens, both ledgers agree, nothing leaves
 //! the machine, and nothing is left behind.
 
+mod install;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
@@ -18,15 +20,15 @@ impl Drop for Demo<'_> {
     }
 }
 
-/// With an environment that would do harm if it were used.
 fn purser(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_purser"))
-        .args(args)
-        .env("KUBECONFIG", "/nonexistent/somebody-elses-cluster")
-        .env("HTTPS_PROXY", "http://192.0.2.1:3128")
-        .env("AWS_PROFILE", "production")
-        .output()
-        .expect("the binary runs")
+    command(args).output().expect("the binary runs")
+}
+
+/// With an environment that would do harm if it were used.
+fn command(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_purser"));
+    command.args(args).env("KUBECONFIG", "/nonexistent/somebody-elses-cluster").env("AWS_PROFILE", "production");
+    command
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -40,7 +42,8 @@ fn the_demo_tells_the_truth_and_leaves_nothing_behind() {
     let dir_text = dir.display().to_string();
     let demo = Demo(&dir);
 
-    let up = purser(&["demo", "up", "--dir", &dir_text, "--speed", SPEED]);
+    let mut up = command(&["demo", "up", "--dir", &dir_text, "--speed", SPEED]);
+    let up = up.env("HTTPS_PROXY", "http://192.0.2.1:3128").output().expect("the binary runs");
     let (stdout, stderr) = (text(&up.stdout), text(&up.stderr));
     assert_eq!(up.status.code(), Some(0), "{stdout}\n{stderr}\n{}", logs(&dir));
     assert!(stdout.contains("equal, to the last digit"), "{stdout}");
