@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use kube::api::{Api, Patch, PatchParams, PostParams};
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use kube::core::{DynamicObject, GroupVersionKind};
 use kube::discovery::pinned_kind;
 use purser::api::TrainingJob;
@@ -117,7 +118,6 @@ impl World {
         args.extend(["--ledger".into(), self.ledger().display().to_string(), "--market-clock".into(), format!("{}/purser/clock", self.twin_url())]);
         let webhook = format!("127.0.0.1:{}", self.webhook_port);
         args.extend(["--webhook-listen".into(), webhook.clone(), "--webhook-url".into(), format!("https://{webhook}")]);
-        args.extend(["--lease-seconds".into(), "3".into()]);
         args.extend(["--http".into(), format!("127.0.0.1:{}", self.http_port), "--cycle-seconds".into(), "1".into()]);
         args.extend(self.setup.operator_args.iter().cloned());
         let variables: Vec<(&str, &str)> = failpoint.map(|point| vec![("PURSER_FAILPOINTS_ENABLED", "1"), ("PURSER_FAILPOINT", point)]).unwrap_or_default();
@@ -138,6 +138,9 @@ impl World {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         self.operator = None;
+        // On a busy machine a lease must be long, and a dead leader's is not waited for here: another test does.
+        let leases: Api<Lease> = Api::namespaced(self.client.clone(), "purser-system");
+        let _ = leases.delete("purser", &DeleteParams::default()).await;
     }
 
     /// SIGKILL, no farewell.

@@ -190,7 +190,7 @@ async fn pod_token(world: &World, pod: &Pod, audience: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_operator_waits_and_takes_over() {
-    let mut world = World::start(Setup::default()).await;
+    let mut world = World::start(Setup { operator_args: vec!["--lease-seconds".to_owned(), "4".to_owned()], ..Setup::default() }).await;
     world.start_operator(None);
     world.operator_is_ready().await;
     let holder = async |world: &World| {
