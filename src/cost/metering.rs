@@ -142,6 +142,10 @@ impl Meter<'_> {
 
     /// What a machine costs by window, up to the horizon, as far as is known.
     fn due(&self, claim: &Claim, instance: &ClaimedInstance, horizon: Horizon) -> Result<Due, NotYet> {
+        if let Some(end) = instance.end.as_ref().filter(|end| end.cause == EndCause::NeverRan) {
+            // A late message may still say that it ran: after a crash those received before it come again last.
+            return Ok(Due { terms: Vec::new(), unsure: vec![Guess { at: end.at, recorded: true }] });
+        }
         let Some(Known { run, unsure }) = known(claim, instance, horizon)? else { return Ok(Due::default()) };
         let offer = &claim.record.offer;
         let prices = self.prices.of(offer).ok_or_else(|| NotYet::NoPrices { offer: offer.to_string() })?;
@@ -214,8 +218,7 @@ impl Due {
 
 /// `None` where the machine costs nothing before the horizon.
 fn known(claim: &Claim, instance: &ClaimedInstance, horizon: Horizon) -> Result<Option<Known>, NotYet> {
-    let never_ran = instance.end.as_ref().is_some_and(|end| end.cause == EndCause::NeverRan);
-    if never_ran || instance.running_at.unwrap_or(instance.launched_at) >= horizon.ends {
+    if instance.running_at.unwrap_or(instance.launched_at) >= horizon.ends {
         return Ok(None);
     }
     let mut unsure = Vec::new();

@@ -448,7 +448,9 @@ fn unusable(view: &JobView, pools: &[&PoolView]) -> Option<Placement> {
         (None, None) if pools.is_empty() => (ReasonCode::UnknownPool, "there is no capacity pool; create one".to_owned()),
         _ => return None,
     };
-    Some(refusal(code, message))
+    // A pool may yet appear, or is only not seen yet; nothing of the job itself need change.
+    let kind = if code == ReasonCode::UnknownPool { DecisionKind::Wait } else { DecisionKind::Refuse };
+    Some(Placement { kind, ..refusal(code, message) })
 }
 
 fn invalid_code(reason: &str) -> ReasonCode {

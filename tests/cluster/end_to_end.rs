@@ -110,7 +110,7 @@ async fn jobs_run_are_interrupted_and_the_two_ledgers_agree() {
         assert_eq!(phase(job), JobPhase::Succeeded, "{job:#?}");
     }
     assert!(jobs.iter().any(|job| job.status.as_ref().is_some_and(|status| status.job.attempts.len() > 1)), "nobody was interrupted");
-    assert_books_agree(&world, 120).await;
+    assert_books_agree(&world, 300).await;
     assert_nothing_twice(&world).await;
 }
 
@@ -125,7 +125,7 @@ async fn survives(failpoint: &str) {
     world.start_operator(None);
     let jobs = wait_until_over(&world, 240).await;
     assert!(jobs.iter().all(|job| phase(job) == JobPhase::Succeeded), "{jobs:#?}");
-    assert_books_agree(&world, 120).await;
+    assert_books_agree(&world, 300).await;
     assert_nothing_twice(&world).await;
 }
 

@@ -15,6 +15,8 @@ use crate::kubernetes::clock::MarketClock;
 use crate::training::JobPhase;
 
 const LOOK_AGAIN: Duration = Duration::from_millis(700);
+/// A job may be refused for a moment, until the operator has seen the objects that were applied with it.
+const SETTLED_LOOKS: u32 = 5;
 
 /// Shows the jobs until each is over or refused for good.
 pub async fn watch(client: &Client, stage: &Stage, patience: Duration) -> Result<(), CliError> {
@@ -22,10 +24,12 @@ pub async fn watch(client: &Client, stage: &Stage, patience: Duration) -> Result
     let market = MarketClock::fetch(&stage.clock_url()).await.map_err(|error| CliError::failed("cannot read the market's clock").because(error))?;
     let deadline = Instant::now() + patience;
     let mut view = View::new(std::io::stderr().is_terminal());
+    let mut settled = 0;
     loop {
         let rows = job_rows(&api).await.map_err(|error| api_error("could not list jobs", error))?;
         view.show(&market.now().format("%a %H:%M").to_string(), &rows);
-        if !rows.is_empty() && rows.iter().all(is_settled) {
+        settled = if !rows.is_empty() && rows.iter().all(is_settled) { settled + 1 } else { 0 };
+        if settled == SETTLED_LOOKS {
             return Ok(());
         }
         if Instant::now() > deadline {

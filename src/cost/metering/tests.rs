@@ -133,6 +133,22 @@ fn the_minute_of_a_short_run_reaches_into_the_next_window() {
     assert_eq!(amounts(&close(&claim, &prices, &mut booked, "11:00:00", "12:00:00").unwrap()), [(Class::Regular, "0.05".into())]);
 }
 
+/// After a crash the message that it ran may come long after the one that it ended.
+#[test]
+fn a_machine_that_seemed_never_to_have_run_is_charged_when_a_late_message_says_that_it_did() {
+    let (prices, mut booked) = (flat(CapacityKind::OnDemand), Bookings::default());
+    let silent = ClaimedInstance { running_at: None, ..ended("10:10:00", "10:40:00", EndCause::NeverRan) };
+    let mut claim = claim(CapacityKind::OnDemand, vec![silent]);
+    assert!(close(&claim, &prices, &mut booked, "10:00:00", "11:00:00").unwrap().is_empty());
+    let known = Meter { claims: &[], prices: &prices, booked: &booked, grace: TimeDelta::zero() }.progress(&claim, at("11:00:00")).unwrap();
+    claim.status.metered_until = Some(known.until);
+    assert!(!crate::capacity::billing::is_settled(&claim), "the claim must outlive the doubt");
+
+    claim.status.instances = vec![ended("10:10:00", "10:40:00", EndCause::Terminated)];
+    let rows = close(&claim, &prices, &mut booked, "11:00:00", "12:00:00").unwrap();
+    assert_eq!(amounts(&rows), [(Class::Correction { of: at("10:00:00") }, "1.8".into())]);
+}
+
 #[test]
 fn reserved_machines_are_booked_at_zero_and_name_their_payer() {
     let mut claim = claim(CapacityKind::Reserved, vec![ended("10:00:00", "10:30:00", EndCause::Terminated)]);
