@@ -3,11 +3,11 @@
 //! It runs when something changed (bursts are waited out), at once after a plan that acted, and at least every few
 //! seconds, because prices and time move without events.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -43,6 +43,28 @@ pub enum CycleError {
     Apply { failed: usize, all: usize, first: String },
 }
 
+/// How much market time passes between plans: the longest of the last few gaps.
+#[derive(Default)]
+struct Pace {
+    last: Option<DateTime<Utc>>,
+    gaps: VecDeque<TimeDelta>,
+}
+
+impl Pace {
+    const GAPS_KEPT: usize = 16;
+
+    fn planned_at(&mut self, now: DateTime<Utc>) {
+        if let Some(last) = self.last.replace(now) {
+            self.gaps.push_back(now - last);
+        }
+        self.gaps.drain(..self.gaps.len().saturating_sub(Self::GAPS_KEPT));
+    }
+
+    fn reaction(&self) -> TimeDelta {
+        self.gaps.iter().copied().max().unwrap_or_default()
+    }
+}
+
 pub struct Cycle {
     pub observer: Observer,
     pub hands: Hands,
@@ -59,6 +81,7 @@ pub struct Cycle {
 #[derive(Default)]
 pub struct Memory {
     orphans_seen: BTreeMap<String, DateTime<Utc>>,
+    pace: Pace,
     pumps: Pumps,
     alerts: BTreeSet<String>,
     /// Actions that failed: when they may be tried again, and how long to wait after the next failure.
@@ -105,7 +128,8 @@ impl Cycle {
     /// Whether anything was done.
     async fn once(&mut self, stop: &CancellationToken) -> Result<bool, CycleError> {
         let sums = self.metering.sums(self.hands.clock.now()).await?;
-        let observation = self.observer.observe(&sums, std::mem::take(&mut self.memory.orphans_seen)).await?;
+        let observation = self.observer.observe(&sums, std::mem::take(&mut self.memory.orphans_seen), self.memory.pace.reaction()).await?;
+        self.memory.pace.planned_at(observation.snapshot.now);
         self.pump(&observation);
         let planned = audit(&observation.snapshot, plan(&observation.snapshot));
         self.memory.orphans_seen = planned.orphans_seen.clone();

@@ -164,7 +164,7 @@ pub fn place(view: &JobView, market: &Market<'_>) -> Placement {
     }
     let offers = market.shelf.offers.iter().filter(|(pool, _)| named(pool));
     let mut candidates: Vec<Candidate<'_>> = offers.map(|(pool, quoted)| Candidate::new(view, pool, quoted, market)).collect();
-    let urgency = urgency(view, &candidates, now);
+    let urgency = urgency(view, &candidates, market.snapshot);
     if let Urgency::Late { fastest } = urgency
         && view.status.attempts.is_empty()
     {
@@ -188,14 +188,18 @@ fn cost_on(view: &JobView, pool: &PoolView, quoted: &QuotedOffer) -> Option<Mone
     cost_of(marginal_price(&quoted.offer), view.job.workers, outlook_on(view, pool).total()).ok()
 }
 
-fn urgency(view: &JobView, candidates: &[Candidate<'_>], now: DateTime<Utc>) -> Urgency {
+fn urgency(view: &JobView, candidates: &[Candidate<'_>], snapshot: &Snapshot) -> Urgency {
+    let now = snapshot.now;
     let Some(deadline) = view.job.deadline else { return Urgency::NoDeadline };
     let outlooks = || candidates.iter().filter(|candidate| candidate.is_conceivable()).map(|candidate| candidate.outlook);
     let fastest = outlooks().min_by_key(Outlook::total);
     let slowest = outlooks().max_by_key(Outlook::total);
     match (fastest, slowest) {
         (Some(fastest), _) if fastest.finish(now) > deadline => Urgency::Late { fastest },
-        (_, Some(slowest)) if now < slowest.must_be_safe_from(deadline) => Urgency::Relaxed { until: slowest.must_be_safe_from(deadline) },
+        (_, Some(slowest)) => {
+            let until = slowest.must_be_safe_from(deadline, snapshot.reaction);
+            if now < until { Urgency::Relaxed { until } } else { Urgency::Pressed }
+        }
         _ => Urgency::Pressed,
     }
 }

@@ -315,6 +315,7 @@ pub fn scenario() -> Scenario {
         workloads: Vec::new(),
         instances: Observed::Known(Vec::new()),
         orphans_seen: Default::default(),
+        reaction: Default::default(),
     })
 }
 

@@ -171,6 +171,15 @@ fn while_spot_is_refused_and_slack_is_left_the_job_waits_and_says_until_when() {
 }
 
 #[test]
+fn a_planner_that_looks_seldom_turns_to_on_demand_earlier() {
+    let bert = job("bert").deadline_in(hours(6));
+    let mut world = scenario().pool(pool("gpu")).job(bert);
+    assert_eq!(reason_of(&world, "bert").1, ReasonCode::SpotWithinSlack);
+    world.0.reaction = hours(2);
+    assert_eq!(reason_of(&world, "bert").1, ReasonCode::DeadlineNeedsOnDemand);
+}
+
+#[test]
 fn a_request_that_the_cloud_calls_wrong_is_not_repeated_until_job_or_pool_change() {
     let bert = job("bert");
     let wrong = refused(claim(&bert, 1, 1, spot()), RefusalCode::Invalid, noon() - minutes(30));

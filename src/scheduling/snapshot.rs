@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::capacity::offer::QuotedOffer;
 use crate::capacity::{Claim, InstanceRequirements, NoticeKind, PriceSource, Provider};
@@ -45,6 +45,8 @@ pub struct Snapshot {
     pub instances: Observed<Vec<CloudInstance>>,
     /// [`Plan::orphans_seen`](super::Plan) of the cycle before; empty after a start.
     pub orphans_seen: BTreeMap<String, DateTime<Utc>>,
+    /// Market time that passes from one plan to the next, as lately seen: what waits is looked at again only then.
+    pub reaction: TimeDelta,
 }
 
 #[derive(Clone, Debug, PartialEq)]

@@ -52,9 +52,10 @@ impl Outlook {
         self.boot + self.restart + self.checkpoint_interval + SPARE.delta()
     }
 
-    /// From this moment on only capacity that nobody takes back will do.
-    pub fn must_be_safe_from(&self, deadline: DateTime<Utc>) -> DateTime<Utc> {
-        deadline - self.total() - self.loss_max()
+    /// From this moment on only capacity that nobody takes back will do. `reaction` is the time from one plan to the next:
+    /// a last try of something else takes three, to ask, to learn that it was refused, and to ask for what is safe.
+    pub fn must_be_safe_from(&self, deadline: DateTime<Utc>, reaction: TimeDelta) -> DateTime<Utc> {
+        deadline - self.total() - self.loss_max() - reaction * 3
     }
 }
 

@@ -19,7 +19,7 @@ async fn fifty_jobs_on_a_measured_market_are_all_done_and_paid_once() {
     };
     let traces = std::path::Path::new(&data).join("traces/spot");
     let market = format!("trace:{}#availability/16-node/aws-08-27-2023", traces.join("spot-traces.csv").display());
-    let mut world = World::start(Setup { market, speed: 1200.0, ..Setup::default() }).await;
+    let mut world = World::start(Setup { market, speed: 600.0, ..Setup::default() }).await;
     world.start_operator(None);
     world.operator_is_ready().await;
     world.apply(&experiment("replay", "100000")).await;

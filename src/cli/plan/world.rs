@@ -70,6 +70,7 @@ fn empty(at: DateTime<Utc>) -> Snapshot {
         workloads: Vec::new(),
         instances: Observed::Known(Vec::new()),
         orphans_seen: BTreeMap::new(),
+        reaction: Default::default(),
     }
 }
 

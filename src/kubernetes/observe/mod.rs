@@ -77,7 +77,7 @@ impl Observer {
         *self.machines.lock().await = None;
     }
 
-    pub async fn observe(&self, sums: &Sums, orphans_seen: BTreeMap<String, DateTime<Utc>>) -> Result<Observation, ObserveError> {
+    pub async fn observe(&self, sums: &Sums, orphans_seen: BTreeMap<String, DateTime<Utc>>, reaction: TimeDelta) -> Result<Observation, ObserveError> {
         let (claims, mut alerts) = self.claims().await?;
         let jobs = self.jobs().await?;
         let nodes = parsed(&self.stores.nodes);
@@ -104,6 +104,7 @@ impl Observer {
             workloads: self.workloads(&nodes),
             instances,
             orphans_seen,
+            reaction,
         };
         Ok(Observation { snapshot, seen, pools, alerts })
     }

@@ -287,6 +287,7 @@ impl World {
             workloads: self.workloads.values().map(|workload| self.seen_workload(&workload.view)).collect(),
             instances: Observed::Known(self.cloud.list(self.now)),
             orphans_seen: self.orphans_seen.clone(),
+            reaction: Default::default(),
         }
     }
 
