@@ -16,7 +16,7 @@ use std::time::Duration;
 use clap::Subcommand;
 
 use self::stage::Stage;
-use super::documents::{self, Document};
+use super::documents::{self, Document, Object};
 use super::{CliError, Exit, install, job};
 use crate::testbed;
 
@@ -95,7 +95,11 @@ async fn play(stage: &Stage, documents: &[Document], patience: Duration) -> Resu
     stage.start_servers().await?;
     say("what Purser would do with the samples, before it does it (purser plan):");
     stage.show_plan(&SAMPLES).await?;
-    job::apply_documents(&client, "default", documents).await?;
+    // Pools first: jobs that nobody can serve yet would be refused, if only for a second.
+    let (jobs, others): (Vec<Document>, Vec<Document>) = documents.iter().cloned().partition(|document| matches!(document.object, Object::Job(_)));
+    job::apply_documents(&client, "default", &others).await?;
+    stage.wait_for_offers(&client).await?;
+    job::apply_documents(&client, "default", &jobs).await?;
     say("the jobs, until they are done; the market's clock runs ahead:");
     live::watch(&client, stage, patience).await?;
     closing::wait_for_books(&client, patience).await?;

@@ -4,9 +4,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use kube::Client;
+use kube::api::ListParams;
+use kube::{Api, Client};
 
+use crate::api::CapacityPool;
 use crate::cli::CliError;
+use crate::cli::cluster_access::api_error;
 use crate::testbed::{LocalCluster, Options};
 
 /// The tag value of the demo's machines.
@@ -128,6 +131,22 @@ impl Stage {
         match status.code() {
             Some(0 | 3) => Ok(()),
             _ => Err(CliError::failed(format!("purser plan ended with {status}"))),
+        }
+    }
+
+    /// Waits until a pool has something to offer.
+    pub async fn wait_for_offers(&self, client: &Client) -> Result<(), CliError> {
+        let pools: Api<CapacityPool> = Api::all(client.clone());
+        let deadline = Instant::now() + READY_TIMEOUT;
+        loop {
+            let all = pools.list(&ListParams::default()).await.map_err(|error| api_error("could not list pools", error))?;
+            if all.items.iter().filter_map(|pool| pool.status.as_ref()?.offers).any(|offers| offers > 0) {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                return Err(CliError::failed("no pool has anything to offer"));
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
         }
     }
 
