@@ -225,6 +225,8 @@ fn merge(instance: &mut ClaimedInstance, event: &CloudEvent, cause: Option<EndCa
 
 fn end_cause(instance: &ClaimedInstance, told: Option<EndCause>) -> EndCause {
     match (instance.running_at, told) {
+        // Only what runs is interrupted, or it is free anyway; the message that it ran may be late.
+        (_, Some(EndCause::Interrupted)) => EndCause::Interrupted,
         (None, _) => EndCause::NeverRan,
         (Some(_), Some(cause)) => cause,
         (Some(_), None) => cause_by_notice(instance.notice.as_ref(), instance.release_asked_at.is_some()),
@@ -292,6 +294,14 @@ mod tests {
         assert_eq!(never.end.unwrap().cause, EndCause::NeverRan);
         let ran = after(&[event(CloudEventKind::ShuttingDown, 300), event(CloudEventKind::Running, 40)]);
         assert_eq!(ran.end.unwrap().cause, EndCause::Terminated);
+    }
+
+    #[test]
+    fn an_interruption_that_the_cloud_tells_stays_one_when_the_start_is_told_last() {
+        let mut machine = machine();
+        merge(&mut machine, &event(CloudEventKind::ShuttingDown, 720), Some(EndCause::Interrupted));
+        merge(&mut machine, &event(CloudEventKind::Running, 40), None);
+        assert_eq!((machine.running_at.map(|at| at.timestamp()), machine.end.unwrap().cause), (Some(40), EndCause::Interrupted));
     }
 
     #[test]
