@@ -31,7 +31,7 @@ demo-down: ## End the demo and remove all it made
 
 check: machine ## Compile everything and lint it
 	cargo check --release --all-targets
-	cargo clippy --release --all-targets -- -D warnings
+	cargo clippy --release -- -D warnings
 
 test: machine test-fast build testbed python-tools ## Everything: pure half, command line, simulation, real Kubernetes
 	cargo test --release --no-fail-fast -- --show-output

@@ -126,7 +126,7 @@ impl Certificates {
         let names = self.names();
         let made = make(&names, Utc::now())?;
         let mut authorities = made.authority.into_bytes();
-        authorities.extend(old.and_then(|secret| newest_authority(secret)).unwrap_or_default());
+        authorities.extend(old.and_then(newest_authority).unwrap_or_default());
         let secret = Secret {
             metadata: ObjectMeta {
                 name: Some(SECRET.to_owned()),
@@ -236,7 +236,7 @@ fn newest_authority(secret: &Secret) -> Option<Vec<u8>> {
     const END: &str = "-----END CERTIFICATE-----\n";
     let text = String::from_utf8(secret.data.as_ref()?.get(AUTHORITIES)?.0.clone()).ok()?;
     let end = text.find(END)? + END.len();
-    Some(text[..end].as_bytes().to_vec())
+    Some(text.as_bytes()[..end].to_vec())
 }
 
 struct Made {
