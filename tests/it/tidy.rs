@@ -10,17 +10,17 @@ const ARROWS: &[(&str, &[&str])] = &[
     // A claim says for whom, a job says on what: the two know each other's leaf types.
     ("capacity", &["units", "training"]),
     ("training", &["units", "capacity"]),
-    ("cost", &["units", "capacity", "training", "scheduling"]),
-    ("scheduling", &["units", "capacity", "training", "cost"]),
-    ("simulation", &["units", "capacity", "training", "scheduling", "cost"]),
-    ("api", &["units", "capacity", "training", "scheduling", "cost", "simulation"]),
-    ("cloud", &["units", "capacity", "training", "scheduling", "simulation", "api"]),
-    ("ledger", &["units", "capacity", "training", "scheduling", "cost", "simulation", "api"]),
+    ("cost", &["units", "capacity", "training"]),
+    ("scheduling", &["units", "capacity", "training"]),
+    ("simulation", &["units", "capacity", "training", "scheduling"]),
+    ("api", &["units", "capacity", "training", "scheduling"]),
+    ("cloud", &["units", "capacity", "training", "scheduling", "api"]),
+    ("ledger", &["units", "capacity", "training", "cost"]),
     // Never `cost`: its ledger is the judge of ours and must not be computed by the same code.
     ("twin", &["units", "capacity", "training", "scheduling", "simulation", "api", "testbed"]),
     ("testbed", &[]),
-    ("kubernetes", &["units", "capacity", "training", "scheduling", "cost", "simulation", "api", "cloud", "ledger"]),
-    ("http", &["units", "capacity", "training", "scheduling", "cost", "simulation", "api", "cloud", "ledger", "kubernetes"]),
+    ("kubernetes", &["units", "capacity", "training", "scheduling", "cost", "api", "cloud", "ledger"]),
+    ("http", &["units", "capacity", "training", "scheduling", "cost", "api", "cloud", "ledger", "kubernetes"]),
 ];
 
 const PURE: &[&str] = &["units", "capacity", "training", "scheduling", "cost", "simulation"];
