@@ -23,13 +23,15 @@ pub struct Setup {
     pub market: String,
     pub prices: Option<PathBuf>,
     pub speed: f64,
+    /// Image archives for real nodes; without any the nodes are simulated.
+    pub node_images: Vec<PathBuf>,
     pub twin_args: Vec<String>,
     pub operator_args: Vec<String>,
 }
 
 impl Default for Setup {
     fn default() -> Self {
-        Setup { market: "demo".into(), prices: None, speed: 120.0, twin_args: Vec::new(), operator_args: Vec::new() }
+        Setup { market: "demo".into(), prices: None, speed: 120.0, node_images: Vec::new(), twin_args: Vec::new(), operator_args: Vec::new() }
     }
 }
 
@@ -53,7 +55,7 @@ impl World {
     pub async fn start(setup: Setup) -> World {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let folder = tempfile::Builder::new().prefix("purser-world-").tempdir().expect("a temporary folder");
-        let cluster = LocalCluster::start(&folder.path().join("cluster"), Options::default()).await.expect("the control plane starts");
+        let cluster = LocalCluster::start(&folder.path().join("cluster"), Options { real_nodes: !setup.node_images.is_empty(), ..Options::default() }).await.expect("the control plane starts");
         let client = cluster.client().await.expect("an admin client");
         let mut world = World {
             client,
@@ -83,12 +85,20 @@ impl World {
     }
 
     pub fn twin_url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.twin_port)
+        format!("http://{}:{}", self.host(), self.twin_port)
+    }
+
+    /// Where pods of real nodes reach this machine; loopback where nodes are simulated.
+    fn host(&self) -> String {
+        match &self.cluster {
+            Some(cluster) if !self.setup.node_images.is_empty() => cluster.host_address().to_string(),
+            _ => "127.0.0.1".to_owned(),
+        }
     }
 
     /// Its pages: health, metrics, progress.
     pub fn operator_url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.http_port)
+        format!("http://{}:{}", self.host(), self.http_port)
     }
 
     pub fn ledger(&self) -> PathBuf {
@@ -100,9 +110,15 @@ impl World {
     }
 
     pub fn start_twin(&mut self) {
-        let mut args = vec!["twin".to_owned(), "--listen".into(), format!("127.0.0.1:{}", self.twin_port), "--market".into(), self.setup.market.clone()];
+        let mut args = vec!["twin".to_owned(), "--listen".into(), format!("{}:{}", self.host(), self.twin_port), "--market".into(), self.setup.market.clone()];
         args.extend(["--speed".into(), self.setup.speed.to_string(), "--state".into(), self.path("twin-state")]);
-        args.extend(["--kubeconfig".into(), self.kubeconfig().display().to_string()]);
+        match self.setup.node_images.is_empty() {
+            true => args.extend(["--kubeconfig".into(), self.kubeconfig().display().to_string()]),
+            false => args.extend(["--real-nodes".into(), self.path("cluster")]),
+        }
+        for image in &self.setup.node_images {
+            args.extend(["--node-image".into(), image.display().to_string()]);
+        }
         if let Some(prices) = &self.setup.prices {
             args.extend(["--prices".into(), prices.display().to_string()]);
         }
@@ -118,7 +134,8 @@ impl World {
         args.extend(["--ledger".into(), self.ledger().display().to_string(), "--market-clock".into(), format!("{}/purser/clock", self.twin_url())]);
         let webhook = format!("127.0.0.1:{}", self.webhook_port);
         args.extend(["--webhook-listen".into(), webhook.clone(), "--webhook-url".into(), format!("https://{webhook}")]);
-        args.extend(["--http".into(), format!("127.0.0.1:{}", self.http_port), "--cycle-seconds".into(), "1".into()]);
+        args.extend(["--http".into(), format!("{}:{}", self.host(), self.http_port), "--cycle-seconds".into(), "1".into()]);
+        args.extend(["--progress-url".into(), format!("{}/v1/progress", self.operator_url())]);
         args.extend(self.setup.operator_args.iter().cloned());
         let variables: Vec<(&str, &str)> = failpoint.map(|point| vec![("PURSER_FAILPOINTS_ENABLED", "1"), ("PURSER_FAILPOINT", point)]).unwrap_or_default();
         self.operator = Some(self.spawn(&format!("operator-{}", self.operator_starts), &args, &variables));

@@ -8,6 +8,7 @@ mod harness;
 mod local_cluster;
 mod operator;
 mod real_nodes;
+mod real_training;
 mod replay;
 
 use std::future::Future;
