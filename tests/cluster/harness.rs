@@ -272,10 +272,14 @@ fn end(child: Option<Child>) {
 
 /// No credentials that mean anything, no configuration files, no metadata service, and one AWS endpoint: the twin.
 pub fn harmless_environment(endpoint: &str, home: &Path) -> Vec<(String, String)> {
+    // Where the test bed's binaries are, for the twin's real nodes.
+    let own_cache = || std::env::var("XDG_CACHE_HOME").map_or_else(|_| format!("{}/.cache/purser", std::env::var("HOME").unwrap_or_default()), |cache| format!("{cache}/purser"));
+    let cache = std::env::var("PURSER_CACHE_DIR").unwrap_or_else(|_| own_cache());
     let home = home.display().to_string();
     [
         ("PATH", std::env::var("PATH").unwrap_or_default().as_str()),
         ("HOME", &home),
+        ("PURSER_CACHE_DIR", &cache),
         ("AWS_ENDPOINT_URL", endpoint),
         ("AWS_ACCESS_KEY_ID", "purser-test"),
         ("AWS_SECRET_ACCESS_KEY", "purser-test"),
