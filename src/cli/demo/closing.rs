@@ -86,7 +86,7 @@ fn say_how_to_look_further(stage: &Stage) {
     let ledger = ledger.display();
     say("look further while it is up:");
     eprintln!(
-        "  export KUBECONFIG={kubeconfig}
+        "  alias purser={}; export KUBECONFIG={kubeconfig}
   purser job list -A
   purser job describe detector-finetune -n vision      # interrupted, resumed, done
   purser explain job/from-scratch -n speech            # why it is refused, and what would help
@@ -96,6 +96,7 @@ fn say_how_to_look_further(stage: &Stage) {
 the AWS command line sees the simulated market with
   {}
 end it: purser demo down --dir {dir}   (or: make demo-down)",
+        stage.program().display(),
         stage.http_url(),
         stage.environment(),
     );

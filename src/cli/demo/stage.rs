@@ -50,6 +50,11 @@ impl Stage {
         self.cluster.dir()
     }
 
+    /// This very binary.
+    pub fn program(&self) -> &Path {
+        &self.purser
+    }
+
     pub fn ledger(&self) -> PathBuf {
         self.dir().join("ledger")
     }
