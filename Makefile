@@ -75,7 +75,7 @@ image: build ## An image archive of the binary, where a container engine is at h
 	if [ -z "$$engine" ]; then \
 	  echo "no podman or docker here. The image is one binary on any glibc base: copy $(PURSER) to /usr/local/bin/purser and set it as entrypoint."; exit 1; \
 	fi; \
-	printf 'FROM gcr.io/distroless/cc-debian12:nonroot\nCOPY purser /usr/local/bin/purser\nENTRYPOINT ["/usr/local/bin/purser"]\n' | \
+	printf 'FROM debian:12-slim\nCOPY purser /usr/local/bin/purser\nENTRYPOINT ["/usr/local/bin/purser"]\n' | \
 	  "$$engine" build -t purser:dev -f - $(TARGET)/release
 
 machine: # What a build needs, checked before it starts

@@ -436,7 +436,7 @@ impl<'a> Course<'a> {
                 decision(DecisionKind::Finish, ReasonCode::ProgramFailed, format!("failed after {attempts} attempts: {reason}"))
             }
             JobPhase::Cancelled => decision(DecisionKind::Finish, ReasonCode::Cancelled, "the job was cancelled".to_owned()),
-            _ => decision(DecisionKind::Finish, ReasonCode::Done, format!("done in {attempts} attempts")),
+            _ => decision(DecisionKind::Finish, ReasonCode::Done, format!("done in {attempts} attempt{}", if attempts == 1 { "" } else { "s" })),
         }
     }
 

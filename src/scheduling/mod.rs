@@ -8,6 +8,7 @@
 
 pub mod action;
 pub mod audit;
+pub mod boot;
 pub mod budget;
 pub mod explain;
 pub mod leftovers;

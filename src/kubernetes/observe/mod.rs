@@ -37,7 +37,7 @@ use crate::api::claim::core_claim;
 use crate::api::{CapacityClaim, TrainingJob};
 use crate::capacity::{Claim, Provider};
 use crate::cloud::Cloud;
-use crate::scheduling::Snapshot;
+use crate::scheduling::{Snapshot, boot};
 use crate::scheduling::snapshot::{CloudInstance, NodeView, Observed};
 
 /// Events in the cluster come in bursts; the clouds are not asked for their machines more often than this (market time).
@@ -92,7 +92,7 @@ impl Observer {
             regions: pools.iter().filter_map(|pool| Some((pool.view.name.clone(), pool.config.as_ref()?.region.clone()))).collect(),
         };
         let experiments = jobs::experiment_views(&parsed(&self.stores.experiments), sums);
-        let snapshot = Snapshot {
+        let mut snapshot = Snapshot {
             now: self.clock.now(),
             real_now: self.clock.real_now(),
             jobs: jobs::job_views(jobs, &experiments, &disputed, sums),
@@ -106,6 +106,7 @@ impl Observer {
             orphans_seen,
             reaction,
         };
+        boot::learn(&mut snapshot);
         Ok(Observation { snapshot, seen, pools, alerts })
     }
 
