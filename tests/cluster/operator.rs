@@ -4,11 +4,11 @@
 use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::{Node, Pod, ServiceAccount};
 use kube::ResourceExt;
-use kube::api::{Api, ListParams, Patch, PatchParams, PostParams};
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use purser::training::JobPhase;
 use serde_json::{Value, json};
 
-use crate::end_to_end::{experiment, job, phase};
+use crate::end_to_end::{aws_pool, experiment, job, phase};
 use crate::harness::{NAMESPACE, Setup, World};
 
 fn team(name: &str, namespaces: &[&str]) -> Value {
@@ -186,6 +186,40 @@ async fn pod_token(world: &World, pod: &Pod, audience: &str) -> String {
     };
     let answer = accounts.create_token_request("default", &PostParams::default(), &request).await.expect("an answer");
     answer.status.and_then(|status| status.token).expect("a token")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_is_cancelled_or_deleted_gives_its_machines_back() {
+    let mut world = World::start(Setup::default()).await;
+    world.start_operator(None);
+    world.operator_is_ready().await;
+    world.apply(&experiment("vision", "500")).await;
+    world.apply(&aws_pool("gpu", &["g5.xlarge"])).await;
+    for name in ["cancelled", "deleted"] {
+        world.create_job(job(name, "vision", 1, "20h")).await.expect("admitted");
+    }
+    let in_phase = async |world: &World, name: &str, wanted: JobPhase| world.jobs().get(name).await.ok().filter(|job| phase(job) == wanted);
+    for name in ["cancelled", "deleted"] {
+        world.wait("both jobs to run", 90, async |world| in_phase(world, name, JobPhase::Running).await).await;
+    }
+    let cancel = json!({"spec": {"cancelled": true}});
+    world.jobs().patch("cancelled", &PatchParams::default(), &Patch::Merge(&cancel)).await.expect("cancelled");
+    world.jobs().delete("deleted", &DeleteParams::default()).await.expect("deleted");
+    world.wait("the one to be cancelled", 90, async |world| in_phase(world, "cancelled", JobPhase::Cancelled).await).await;
+    world.wait("the other to go", 90, async |world| world.jobs().get_opt("deleted").await.ok()?.is_none().then_some(())).await;
+    world.wait("every machine to end", 60, async |world| alive(world).await?.is_empty().then_some(())).await;
+    let pods: Api<Pod> = Api::namespaced(world.client.clone(), NAMESPACE);
+    world.wait("every pod to go", 60, async |_| pods.list(&ListParams::default()).await.ok()?.items.is_empty().then_some(())).await;
+}
+
+/// Machines that run, as the twin itself says.
+async fn alive(world: &World) -> Option<std::collections::BTreeSet<String>> {
+    let events = world.twin_json("/purser/events").await?;
+    let of = |fact: &str| -> std::collections::BTreeSet<String> {
+        let told = events.as_array().into_iter().flatten().filter(|event| event["fact"] == fact);
+        told.filter_map(|event| event["instance"].as_str().map(str::to_owned)).collect()
+    };
+    Some(&of("launched") - &of("ended"))
 }
 
 #[tokio::test(flavor = "multi_thread")]
