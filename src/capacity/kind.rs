@@ -1,5 +1,6 @@
 //! How capacity is bought.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use schemars::JsonSchema;
@@ -23,6 +24,17 @@ impl CapacityKind {
             CapacityKind::Reserved => "reserved",
             CapacityKind::Spot => "spot",
             CapacityKind::OnDemand => "on-demand",
+        }
+    }
+
+    /// Of an existing node, by its labels: Karpenter's word for it, else that of EKS managed groups; a node that says
+    /// nothing is on-demand.
+    pub fn of_node(labels: &BTreeMap<String, String>) -> CapacityKind {
+        let word = labels.get("karpenter.sh/capacity-type").or_else(|| labels.get("eks.amazonaws.com/capacityType"));
+        match word.map(|word| word.to_ascii_lowercase()).as_deref() {
+            Some("spot") => CapacityKind::Spot,
+            Some("reserved" | "capacity_block") => CapacityKind::Reserved,
+            _ => CapacityKind::OnDemand,
         }
     }
 }

@@ -84,15 +84,5 @@ fn is_machine_of(node: &NodeView, offer: &Offer) -> bool {
     let agrees = |label: &str, wanted: &str| node.labels.get(label).is_none_or(|value| value == wanted);
     agrees("node.kubernetes.io/instance-type", &offer.instance_type)
         && agrees("topology.kubernetes.io/zone", &offer.zone)
-        && kind_of_node(node) == offer.kind
-}
-
-/// Karpenter's word, else that of EKS managed groups; a node that says nothing is on-demand.
-pub fn kind_of_node(node: &NodeView) -> CapacityKind {
-    let word = node.labels.get("karpenter.sh/capacity-type").or_else(|| node.labels.get("eks.amazonaws.com/capacityType"));
-    match word.map(|word| word.to_ascii_lowercase()).as_deref() {
-        Some("spot") => CapacityKind::Spot,
-        Some("reserved" | "capacity_block") => CapacityKind::Reserved,
-        _ => CapacityKind::OnDemand,
-    }
+        && CapacityKind::of_node(&node.labels) == offer.kind
 }

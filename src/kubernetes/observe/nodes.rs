@@ -68,7 +68,7 @@ pub fn quote(spec: &CapacityPoolSpec, pool: &NodesPool, nodes: &[Node]) -> Quote
     let mut as_of = None;
     for node in nodes.iter().filter(|node| is_selected(node, pool)) {
         let machine = machine(node);
-        let (zone, kind) = (label(node, ZONE), kind(node));
+        let (zone, kind) = (label(node, ZONE), CapacityKind::of_node(node.labels()));
         if !spec.requirements.admits(&machine) || !spec.requirements.admits_zone(&zone) {
             continue;
         }
@@ -101,16 +101,6 @@ fn price(pool: &NodesPool, node: &Node, instance_type: &str, kind: CapacityKind,
     match kind {
         CapacityKind::Spot => entry.spot_average,
         CapacityKind::OnDemand | CapacityKind::Reserved => Some(entry.on_demand),
-    }
-}
-
-/// Karpenter's word for it, or that of EKS managed groups; an unmarked node is on-demand.
-pub fn kind(node: &Node) -> CapacityKind {
-    let word = node.labels().get("karpenter.sh/capacity-type").or_else(|| node.labels().get("eks.amazonaws.com/capacityType"));
-    match word.map(|word| word.to_ascii_lowercase()).as_deref() {
-        Some("spot") => CapacityKind::Spot,
-        Some("reserved" | "capacity_block") => CapacityKind::Reserved,
-        _ => CapacityKind::OnDemand,
     }
 }
 
