@@ -36,7 +36,7 @@ check: machine ## Compile everything and lint it
 test: machine test-fast build testbed-all python-tools ## Everything: pure half, command line, simulation, real Kubernetes
 	cargo test --release --no-fail-fast --lib --bins --test it --test wire -- --show-output
 	@# One after the other: each starts a Kubernetes, and runs its market hundreds of times faster than the clock.
-	cargo test --release --no-fail-fast --test cluster -- --show-output --test-threads 1
+	cargo test --release --no-fail-fast --test cluster --test demo -- --show-output --test-threads 1
 
 test-fast: ## The half that decides; seconds
 	cargo test --lib --no-default-features
