@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
+use std::time::{Duration, Instant};
 
 /// Faster than the demo itself: the test waits for three market hours.
 const SPEED: &str = "240";
@@ -58,6 +59,8 @@ fn the_demo_tells_the_truth_and_leaves_nothing_behind() {
     assert!(job("wake-word")["capacity"].as_str().unwrap().contains("reserved"), "{jobs:?}");
     assert_eq!((&job("from-scratch")["phase"], &job("from-scratch")["decision"]), (&"Waiting".into(), &"Refuse".into()));
 
+    a_job_is_submitted_and_cancelled(&dir);
+
     let strangers = strangers(&dir);
     assert!(strangers.is_empty(), "connections that leave this machine: {strangers:?}");
 
@@ -73,6 +76,39 @@ fn the_demo_tells_the_truth_and_leaves_nothing_behind() {
 fn is_alive(pid: u32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with('Z'))
+}
+
+/// As somebody would who goes on playing with the demo.
+fn a_job_is_submitted_and_cancelled(dir: &Path) {
+    const JOB: &str = "apiVersion: purser.dev/v1alpha1\nkind: TrainingJob\nmetadata: {name: endless, namespace: language}\nspec:\n  experiment: bert\n  expectedDuration: 48h\n  requirements: {instanceTypes: [m6i.xlarge]}\n  template: {spec: {containers: [{name: train, image: trainer}]}}\n";
+    let kubeconfig = dir.join("kubeconfig").display().to_string();
+    let file = dir.join("endless.yaml");
+    fs::write(&file, JOB).unwrap();
+    let run = |args: &[&str]| {
+        let ran = purser(&[args, &["--kubeconfig", &kubeconfig, "-n", "language"]].concat());
+        assert!(ran.status.success(), "{args:?}: {}", text(&ran.stderr));
+        text(&ran.stdout)
+    };
+    assert_eq!(run(&["job", "submit", "-f", &file.display().to_string()]), "trainingjob language/endless applied\n");
+    wait_for_phase(dir, "endless", "Running");
+    assert!(run(&["job", "describe", "endless"]).contains("m6i.xlarge"));
+    assert!(run(&["explain", "job/endless"]).contains("Running"));
+    assert_eq!(run(&["job", "cancel", "endless"]), "trainingjob language/endless cancelled\n");
+    wait_for_phase(dir, "endless", "Cancelled");
+    let again = purser(&["job", "cancel", "endless", "--kubeconfig", &kubeconfig, "-n", "language"]);
+    assert!(text(&again.stderr).contains("over already"), "{}", text(&again.stderr));
+}
+
+fn wait_for_phase(dir: &Path, name: &str, phase: &str) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        let jobs = jobs(dir);
+        if jobs.iter().any(|job| job["name"] == name && job["phase"] == phase) {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{name} did not become {phase}: {jobs:?}\n{}", logs(dir));
+        std::thread::sleep(Duration::from_millis(500));
+    }
 }
 
 fn jobs(dir: &Path) -> Vec<serde_json::Value> {

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use kube::api::ListParams;
 use kube::{Api, Client};
 
-use super::say;
 use super::stage::{Stage, local_http};
+use super::{busy, say};
 use crate::api::CapacityClaim;
 use crate::capacity::claim::ClaimStatus;
 use crate::cli::cluster_access::api_error;
@@ -18,6 +18,7 @@ use crate::units::Money;
 /// Waits until every machine has ended and every hour that it ran is in the ledger.
 pub async fn wait_for_books(client: &Client, patience: Duration) -> Result<(), CliError> {
     say("all jobs are settled; the last hours are metered once they are over …");
+    let _busy = busy("closing the hours");
     let claims: Api<CapacityClaim> = Api::all(client.clone());
     let deadline = Instant::now() + patience;
     loop {

@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Subcommand;
+use indicatif::ProgressBar;
 
 use self::stage::Stage;
 use super::documents::{self, Document, Object};
@@ -83,7 +84,10 @@ async fn start(up: &Up) -> Result<Exit, CliError> {
     let dir = up.place.dir();
     let documents = samples()?;
     say("starting a local Kubernetes, a simulated AWS market and the operator …");
-    let stage = Stage::set(&dir, up.speed, MARKET_EPOCH).await.map_err(|error| with_way_out(error, &dir))?;
+    let stage = {
+        let _busy = busy("etcd, kube-apiserver, controller-manager, scheduler, kwok");
+        Stage::set(&dir, up.speed, MARKET_EPOCH).await.map_err(|error| with_way_out(error, &dir))?
+    };
     let shown = play(&stage, &documents, Duration::from_secs(60 * up.patience)).await;
     shown.map_err(|error| with_way_out(error, &dir))
 }
@@ -129,6 +133,21 @@ fn with_way_out(error: CliError, dir: &Path) -> CliError {
     match error.has_hint() {
         true => error,
         false => error.hint(format!("logs are in {}; end the demo with: purser demo down --dir {}", dir.join("logs").display(), dir.display())),
+    }
+}
+
+/// Something that takes a while: it turns where stderr is a terminal, and clears itself.
+fn busy(text: &str) -> Busy {
+    let spinner = ProgressBar::new_spinner().with_message(text.to_owned());
+    spinner.enable_steady_tick(Duration::from_millis(120));
+    Busy(spinner)
+}
+
+struct Busy(ProgressBar);
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
     }
 }
 
