@@ -9,9 +9,6 @@ use std::path::Path;
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
-/// Faster than the demo itself: the test waits for three market hours.
-const SPEED: &str = "240";
-
 /// Ends the demo even when the test fails.
 struct Demo<'a>(&'a Path);
 
@@ -43,7 +40,7 @@ fn the_demo_tells_the_truth_and_leaves_nothing_behind() {
     let dir_text = dir.display().to_string();
     let demo = Demo(&dir);
 
-    let mut up = command(&["demo", "up", "--dir", &dir_text, "--speed", SPEED]);
+    let mut up = command(&["demo", "up", "--dir", &dir_text]);
     let up = up.env("HTTPS_PROXY", "http://192.0.2.1:3128").output().expect("the binary runs");
     let (stdout, stderr) = (text(&up.stdout), text(&up.stderr));
     assert_eq!(up.status.code(), Some(0), "{stdout}\n{stderr}\n{}", logs(&dir));

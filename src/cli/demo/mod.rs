@@ -13,6 +13,7 @@ mod stage;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use chrono::{SecondsFormat, SubsecRound, TimeDelta};
 use clap::Subcommand;
 use indicatif::ProgressBar;
 
@@ -103,6 +104,8 @@ async fn play(stage: &Stage, documents: &[Document], patience: Duration) -> Resu
     let (jobs, others): (Vec<Document>, Vec<Document>) = documents.iter().cloned().partition(|document| matches!(document.object, Object::Job(_)));
     job::apply_documents(&client, "default", &others).await?;
     stage.wait_for_offers(&client).await?;
+    let begun = stage.market_time_passed().await?;
+    let jobs: Vec<Document> = jobs.into_iter().map(|job| moved_along(job, begun)).collect();
     job::apply_documents(&client, "default", &jobs).await?;
     say("the jobs, until they are done; the market's clock runs ahead:");
     live::watch(&client, stage, patience).await?;
@@ -117,6 +120,17 @@ fn samples() -> Result<Vec<Document>, CliError> {
     }
     all.sort_by_key(|document| document.object.rank());
     Ok(all)
+}
+
+/// The job with its deadline as far from now as it was from the market's beginning, however slow this machine has been.
+fn moved_along(mut document: Document, by: TimeDelta) -> Document {
+    if let Object::Job(job) = &document.object
+        && let Some(deadline) = job.spec.deadline
+    {
+        let moved = (deadline + by).trunc_subsecs(0);
+        document.value["spec"]["deadline"] = serde_json::json!(moved.to_rfc3339_opts(SecondsFormat::Secs, true));
+    }
+    document
 }
 
 async fn end(dir: &Path) -> Result<Exit, CliError> {

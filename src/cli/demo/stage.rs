@@ -4,12 +4,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use chrono::{DateTime, TimeDelta, Utc};
 use kube::api::ListParams;
 use kube::{Api, Client};
 
 use crate::api::CapacityPool;
 use crate::cli::CliError;
 use crate::cli::cluster_access::api_error;
+use crate::kubernetes::clock::MarketClock;
 use crate::testbed::{LocalCluster, Options};
 
 /// The tag value of the demo's machines.
@@ -137,6 +139,13 @@ impl Stage {
             Some(0 | 3) => Ok(()),
             _ => Err(CliError::failed(format!("purser plan ended with {status}"))),
         }
+    }
+
+    /// How much market time has passed since its clock began.
+    pub async fn market_time_passed(&self) -> Result<TimeDelta, CliError> {
+        let clock = MarketClock::fetch(&self.clock_url()).await.map_err(|error| CliError::failed("cannot read the market's clock").because(error))?;
+        let begun: DateTime<Utc> = self.market_epoch.parse().map_err(|error| CliError::failed("the market's epoch is no time").because(error))?;
+        Ok(clock.now() - begun)
     }
 
     /// Waits until a pool has something to offer.
