@@ -1,6 +1,8 @@
 //! The demo from its first line to its last, as a user runs it: what must happen happens, both ledgers agree, nothing leaves
 //! the machine, and nothing is left behind.
 
+#![allow(clippy::unwrap_used)]
+
 mod install;
 
 use std::collections::BTreeSet;
@@ -80,7 +82,7 @@ fn a_job_is_submitted_and_cancelled(dir: &Path) {
     const JOB: &str = "apiVersion: purser.dev/v1alpha1\nkind: TrainingJob\nmetadata: {name: endless, namespace: language}\nspec:\n  experiment: bert\n  expectedDuration: 48h\n  requirements: {instanceTypes: [m6i.xlarge]}\n  template: {spec: {containers: [{name: train, image: trainer}]}}\n";
     let kubeconfig = dir.join("kubeconfig").display().to_string();
     let file = dir.join("endless.yaml");
-    fs::write(&file, JOB).unwrap();
+    fs::write(&file, JOB).expect("a file");
     let run = |args: &[&str]| {
         let ran = purser(&[args, &["--kubeconfig", &kubeconfig, "-n", "language"]].concat());
         assert!(ran.status.success(), "{args:?}: {}", text(&ran.stderr));

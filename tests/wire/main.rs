@@ -7,6 +7,8 @@
 //! Harmless by construction: the calls run in a child process of this test, which gets dummy credentials, no AWS
 //! configuration, no metadata service, and the global endpoint on the loopback interface.
 
+#![allow(clippy::unwrap_used)]
+
 mod calls;
 mod endpoint;
 mod expected;
