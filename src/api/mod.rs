@@ -41,6 +41,8 @@ pub mod labels {
     pub const ATTEMPT: &str = "purser.dev/attempt";
     /// Pod annotation: how far the program is, 0 to 1.
     pub const PROGRESS: &str = "purser.dev/progress";
+    /// Pod annotation: the metric that tells how far the program is, `NAME@PORT`.
+    pub const PROGRESS_METRIC: &str = "purser.dev/progress-metric";
     /// Pod annotation: the fraction that its last checkpoint holds.
     pub const CHECKPOINT: &str = "purser.dev/checkpoint";
     /// Pod annotation: the TrainingJob's name, whole.

@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::capacity::{CapacityKind, InstanceRequirements};
-use crate::training::{Checkpoint, CheckpointMark, Job, JobRef, JobStatus, Progress};
+use crate::training::{Checkpoint, CheckpointMark, Job, JobRef, JobStatus, Progress, ProgressMetric};
 use crate::units::{Money, Span};
 
 /// A training job: what to run, on how many workers, until when, for how much.
@@ -190,6 +190,10 @@ fn check_template(template: &serde_json::Value) -> Result<(), JobSpecError> {
     let error = |why: String| JobSpecError::Template { why };
     let parsed: k8s_openapi::api::core::v1::PodTemplateSpec =
         serde_json::from_value(template.clone()).map_err(|parse| error(parse.to_string()))?;
+    let metric = parsed.metadata.as_ref().and_then(|metadata| metadata.annotations.as_ref()?.get(super::labels::PROGRESS_METRIC));
+    if let Some(metric) = metric {
+        metric.parse::<ProgressMetric>().map_err(|parse| error(format!("annotation {}: {parse}", super::labels::PROGRESS_METRIC)))?;
+    }
     let spec = parsed.spec.ok_or_else(|| error("spec is missing; give it spec.containers".to_owned()))?;
     match spec.containers.first() {
         None => Err(error("spec.containers is empty; the first container is the training program".to_owned())),

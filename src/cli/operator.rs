@@ -23,6 +23,7 @@ use crate::kubernetes::metrics::Metrics;
 use crate::kubernetes::observe::Observer;
 use crate::kubernetes::observe::stores::Stores;
 use crate::kubernetes::report::Announcer;
+use crate::kubernetes::scrape::Scraper;
 use crate::kubernetes::{failpoint, installation};
 use crate::ledger::Ledger;
 
@@ -205,12 +206,14 @@ async fn act(cycle_seconds: u64, progress_url: String, world: World, health: Arc
         ready = stores.ready(STORES_READY) => ready.map_err(|error| CliError::failed("cannot watch the cluster").because(error))?,
         () = stop.cancelled() => return Ok(()),
     }
+    let scraper = Scraper::new().map_err(|error| CliError::failed("cannot read the metrics of pods").because(error))?;
     let hands = Hands { client: world.client.clone(), cloud: world.cloud.clone(), clock: world.clock, progress_url };
     let cycle = Cycle {
         observer: Observer::new(world.client.clone(), stores, world.cloud, world.clock, world.cluster_id),
         hands,
         metering: Metering::new(world.ledger),
         announcer: Announcer::new(world.client, &world.identity),
+        scraper,
         metrics,
         health,
         changed,

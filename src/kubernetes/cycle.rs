@@ -22,6 +22,7 @@ use super::observe::stores::parsed;
 use super::observe::{Observation, ObserveError, Observer};
 use super::progress;
 use super::report::Announcer;
+use super::scrape::Scraper;
 use crate::ledger::LedgerError;
 use crate::scheduling::{Action, Plan, audit, plan};
 
@@ -70,6 +71,7 @@ pub struct Cycle {
     pub hands: Hands,
     pub metering: Metering,
     pub announcer: Announcer,
+    pub scraper: Scraper,
     pub metrics: Arc<Metrics>,
     pub health: Arc<Health>,
     pub changed: Arc<Notify>,
@@ -202,6 +204,7 @@ impl Cycle {
         if let Err(error) = self.hands.release_strays(&pods, &jobs).await {
             tracing::warn!(error = %chain(&error), "pods of a job that is gone were not let go");
         }
+        self.scraper.look(&self.hands.client, &self.hands.clock, &pods);
         controllers::report(&self.observer, observation, sums).await;
         self.announcer.announce(&planned.decisions).await;
     }

@@ -26,3 +26,4 @@ pub mod names;
 pub mod observe;
 pub mod progress;
 pub mod report;
+pub mod scrape;

@@ -40,7 +40,10 @@ async fn an_interrupted_training_ends_with_the_model_of_an_uninterrupted_one() {
     world.apply(&experiment("spirals", "50")).await;
     world.apply(&aws_pool("v100", &["p3.2xlarge"])).await;
     world.create_job(training(&world, "moved", "spot")).await.expect("admitted");
-    world.create_job(training(&world, "steady", "on-demand")).await.expect("admitted");
+    let mut steady = training(&world, "steady", "on-demand");
+    steady["spec"]["template"]["metadata"] = json!({"annotations": {"purser.dev/progress-metric": "training_progress@9090"}});
+    steady["spec"]["template"]["spec"]["containers"][0]["env"].as_array_mut().expect("a list").push(json!({"name": "METRICS_PORT", "value": "9090"}));
+    world.create_job(steady).await.expect("admitted");
 
     let jobs = wait_until_over(&world, 420).await;
     assert!(jobs.iter().all(|job| phase(job) == JobPhase::Succeeded), "{jobs:#?}");
@@ -50,6 +53,8 @@ async fn an_interrupted_training_ends_with_the_model_of_an_uninterrupted_one() {
     };
     assert_eq!(outcomes("steady"), [Some(AttemptOutcome::Succeeded)]);
     assert_eq!(outcomes("moved"), [Some(AttemptOutcome::Interrupted), Some(AttemptOutcome::Succeeded)]);
+    let told = jobs.iter().all(|job| job.status.as_ref().and_then(|status| status.progress.as_ref()).is_some_and(|progress| progress.fraction > 0.1));
+    assert!(told, "one posts its progress, the other exposes it as a metric: {jobs:#?}");
     let (moved, steady) = (model(&world, "moved").await, model(&world, "steady").await);
     assert_eq!(moved, steady, "the same model, bit for bit");
     assert!(moved["accuracy"].as_f64().is_some_and(|accuracy| accuracy > 0.8), "{moved}");

@@ -3,16 +3,17 @@
 Only the standard library, one process. It does what Purser asks of any program:
  - resumes from the checkpoint at PURSER_CHECKPOINT_URI (s3://bucket/prefix on AWS_ENDPOINT_URL) if there is one,
  - saves one every CHECKPOINT_EVERY epochs and on SIGTERM, before the grace is over,
- - tells its progress to PURSER_PROGRESS_URL with the projected token.
+ - tells its progress to PURSER_PROGRESS_URL with the projected token, or exposes it as a metric on METRICS_PORT.
 The same seed gives the same model bit for bit, however often it was interrupted: the checkpoint holds the weights, the
 epoch and the state of the random generator, and JSON keeps Python's floats exactly.
 """
-import hashlib, json, math, os, random, signal, ssl, sys, urllib.error, urllib.parse, urllib.request
+import hashlib, http.server, json, math, os, random, signal, ssl, sys, threading, urllib.error, urllib.parse, urllib.request
 
 EPOCHS = int(os.environ.get("EPOCHS", "400"))
 CHECKPOINT_EVERY = int(os.environ.get("CHECKPOINT_EVERY", "20"))
 HIDDEN, RATE = 12, 0.05
 stopping = False
+shown = 0.0
 
 
 def stop(signum, frame):
@@ -42,6 +43,10 @@ def write_object(name, value):
 
 def tell(fraction, checkpoint=None):
     """Progress is worth telling, but never worth failing for."""
+    global shown
+    shown = fraction
+    if "METRICS_PORT" in os.environ:
+        return
     url = os.environ.get("PURSER_PROGRESS_URL")
     if not url:
         return
@@ -56,6 +61,16 @@ def tell(fraction, checkpoint=None):
         urllib.request.urlopen(request, timeout=5, context=ssl.create_default_context() if url.startswith("https") else None).close()
     except Exception as error:  # noqa: BLE001
         print(f"could not tell progress: {error}", flush=True)
+
+
+class Metrics(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(f"# TYPE training_progress gauge\ntraining_progress {shown}\n".encode())
+
+    def log_message(self, *_):
+        pass
 
 
 def forward(model, x):
@@ -89,6 +104,9 @@ def save(state, generator):
 
 def main():
     signal.signal(signal.SIGTERM, stop)
+    if "METRICS_PORT" in os.environ:
+        server = http.server.ThreadingHTTPServer(("", int(os.environ["METRICS_PORT"])), Metrics)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
     with open(os.environ.get("DATA", os.path.join(os.path.dirname(os.path.abspath(__file__)), "spirals.json"))) as file:
         data = json.load(file)
     generator = random.Random(7)
