@@ -11,12 +11,12 @@ use serde_json::{Value, json};
 use crate::end_to_end::{assert_books_agree, aws_pool, experiment, job, phase, wait_until_over};
 use crate::harness::{Setup, World};
 
-/// Spot is to be had in one zone for seven minutes of market time, and then only in the next one.
+/// Spot is to be had in one zone for nine minutes of market time, and then only in the next one.
 const MARKET: &str = "kind,nodes,trace,zone,device,gap_s,start_tick,ticks,value
-availability,1-node,moving,us-east-1a,v100_1,60,0,7,4
-availability,1-node,moving,us-east-1a,v100_1,60,7,1000,0
-availability,1-node,moving,us-east-1b,v100_1,60,0,7,0
-availability,1-node,moving,us-east-1b,v100_1,60,7,1000,4
+availability,1-node,moving,us-east-1a,v100_1,60,0,9,4
+availability,1-node,moving,us-east-1a,v100_1,60,9,1000,0
+availability,1-node,moving,us-east-1b,v100_1,60,0,9,0
+availability,1-node,moving,us-east-1b,v100_1,60,9,1000,4
 ";
 
 /// So that the first hour of market time ends, and is metered, soon after the programs do.
@@ -69,7 +69,7 @@ fn training(world: &World, name: &str, kind: &str) -> Value {
     job["spec"]["checkpoint"] = json!({"interval": "2m", "restartOverhead": "1m", "uri": format!("s3://checkpoints/{name}")});
     job["spec"]["template"] = json!({"spec": {"containers": [{
         "name": "train", "image": "purser.dev/testbed/python:local", "imagePullPolicy": "Never", "command": ["python3", "train.py"],
-        "env": [{"name": "AWS_ENDPOINT_URL", "value": world.twin_url()}, {"name": "EPOCHS", "value": "30000"}, {"name": "CHECKPOINT_EVERY", "value": "1000"}],
+        "env": [{"name": "AWS_ENDPOINT_URL", "value": world.twin_url()}, {"name": "EPOCHS", "value": "50000"}, {"name": "CHECKPOINT_EVERY", "value": "1000"}],
         "resources": {"requests": {"cpu": "500m"}}}]}});
     job
 }
