@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use kube::ResourceExt;
 use kube::api::{Api, ListParams};
 use purser::api::{CapacityClaim, TrainingJob};
 use purser::capacity::ClaimPhase;
@@ -73,13 +74,15 @@ pub async fn assert_books_agree(world: &World, seconds: u64) {
 /// Per client token one launch; nothing of ours still runs; every instance belongs to a claim.
 pub async fn assert_nothing_twice(world: &World) {
     let events = world.twin_json("/purser/events").await.expect("the twin's events");
-    let mut granted: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    let mut granted: BTreeMap<(String, String), BTreeSet<String>> = BTreeMap::new();
     let mut alive: BTreeSet<String> = BTreeSet::new();
     for event in events.as_array().expect("a list") {
         let instance = event["instance"].as_str().unwrap_or_default().to_owned();
         match event["fact"].as_str().unwrap_or_default() {
             "launched" => {
-                granted.entry(event["order"]["token"].as_str().expect("a token").to_owned()).or_default().insert(instance.clone());
+                let text = |value: &Value| value.as_str().expect("a text").to_owned();
+                let key = (text(&event["order"]["token"]), text(&event["order"]["tags"]["purser.dev/job"]));
+                granted.entry(key).or_default().insert(instance.clone());
                 alive.insert(instance);
             }
             "ended" => {
@@ -90,8 +93,10 @@ pub async fn assert_nothing_twice(world: &World) {
     }
     assert!(alive.is_empty(), "forgotten machines: {alive:?}\n{}", world.logs());
     assert!(!granted.is_empty());
-    for (token, instances) in granted {
-        assert!(instances.len() <= 2, "token {token} got {instances:?}");
+    let jobs = world.jobs().list(&ListParams::default()).await.expect("the jobs").items;
+    for ((token, job), instances) in granted {
+        let gang = jobs.iter().find(|object| format!("{NAMESPACE}/{}", object.name_any()) == job).map(|object| object.spec.workers);
+        assert!(gang.is_some_and(|gang| instances.len() as i64 <= gang), "token {token} of {job} (gang of {gang:?}) got {instances:?}");
     }
 }
 

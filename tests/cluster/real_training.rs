@@ -9,7 +9,7 @@ use purser::training::{AttemptOutcome, JobPhase};
 use serde_json::{Value, json};
 
 use crate::end_to_end::{assert_books_agree, aws_pool, experiment, job, phase, wait_until_over};
-use crate::harness::{Setup, World};
+use crate::harness::{NAMESPACE, Setup, World};
 
 /// Spot is to be had in one zone for nine minutes of market time, and then only in the next one.
 const MARKET: &str = "kind,nodes,trace,zone,device,gap_s,start_tick,ticks,value
@@ -45,6 +45,13 @@ async fn an_interrupted_training_ends_with_the_model_of_an_uninterrupted_one() {
     steady["spec"]["template"]["spec"]["containers"][0]["env"].as_array_mut().expect("a list").push(json!({"name": "METRICS_PORT", "value": "9090"}));
     world.create_job(steady).await.expect("admitted");
 
+    let kubeconfig = world.kubeconfig().display().to_string();
+    world
+        .wait("the program's own words", 120, async |world| {
+            let (code, stdout, _) = world.purser(&["job", "logs", "steady", "--kubeconfig", &kubeconfig, "--namespace", NAMESPACE]);
+            (code == 0 && stdout.contains("starts from nothing")).then_some(())
+        })
+        .await;
     let jobs = wait_until_over(&world, 420).await;
     assert!(jobs.iter().all(|job| phase(job) == JobPhase::Succeeded), "{jobs:#?}");
     let outcomes = |name: &str| -> Vec<Option<AttemptOutcome>> {
