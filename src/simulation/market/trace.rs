@@ -68,17 +68,58 @@ pub fn market(name: &str, trace: &str, group: Option<&str>, prices: Option<&str>
     Ok(market)
 }
 
+/// What a zone had of a device, tick by tick.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Series {
+    pub key: SeriesKey,
+    pub gap_seconds: u32,
+    /// Machines that could be had (or were still alive) in each tick.
+    pub values: Vec<u32>,
+}
+
+/// Every series of a trace file, by kind, nodes, trace, zone and device.
+pub fn series(trace: &str) -> Result<Vec<Series>, TraceError> {
+    let found = read_series(trace)?;
+    Ok(found.into_iter().map(|(key, run)| Series { key, gap_seconds: run.gap_seconds as u32, values: run.ticks() }).collect())
+}
+
+/// What a zone asked for a device, tick by tick.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PriceSeries {
+    pub trace: String,
+    pub zone: String,
+    pub device: String,
+    pub gap_seconds: u32,
+    pub spot: Vec<MoneyPerHour>,
+    pub on_demand: MoneyPerHour,
+}
+
+/// Every series of a price file.
+pub fn prices(text: &str) -> Result<Vec<PriceSeries>, TraceError> {
+    let found = read_prices(text)?;
+    let one = |((trace, zone, device), Prices { spot, on_demand }): (PriceKey, Prices)| PriceSeries {
+        trace,
+        zone,
+        device,
+        gap_seconds: spot.gap_seconds as u32,
+        spot: spot.ticks(),
+        on_demand,
+    };
+    Ok(found.into_iter().map(one).collect())
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct SeriesKey {
-    kind: String,
-    nodes: String,
-    trace: String,
-    zone: String,
-    device: String,
+pub struct SeriesKey {
+    pub kind: String,
+    pub nodes: String,
+    pub trace: String,
+    pub zone: String,
+    pub device: String,
 }
 
 impl SeriesKey {
-    fn group(&self) -> String {
+    /// `kind/nodes/trace`.
+    pub fn group(&self) -> String {
         format!("{}/{}/{}", self.kind, self.nodes, self.trace)
     }
 }
@@ -112,6 +153,16 @@ impl<T: PartialEq> Run<T> {
                 Ok(())
             }
         }
+    }
+
+    /// The value of every tick.
+    fn ticks(&self) -> Vec<T>
+    where
+        T: Copy,
+    {
+        let starts = self.values.iter().map(|(second, _)| second / self.gap_seconds);
+        let ends = starts.clone().skip(1).chain([self.next_tick]);
+        self.values.iter().zip(starts.zip(ends)).flat_map(|((_, value), (start, end))| (start..end).map(|_| *value)).collect()
     }
 
     fn steps(&self) -> Steps<T>
