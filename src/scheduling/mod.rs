@@ -14,6 +14,7 @@ pub mod explain;
 pub mod leftovers;
 pub mod lifecycle;
 pub mod machines;
+pub mod packing;
 pub mod placement;
 pub mod plan;
 pub mod queue;

@@ -1,0 +1,75 @@
+//! Packing: which nodes to buy for many pods, and which pod goes where, close to the least that is mathematically possible.
+//!
+//! ```text
+//!  PackingProblem ──pack──► FleetPlan{nodes, on_existing, unplaced with reasons, cost, bounds}
+//! ```
+//! Pure, deterministic, bounded by an [`Effort`] rather than a clock, and always feasible: whatever the optimiser proposes is
+//! placed through [`standing`], which admits a pod only where every rule holds. Method and sources: docs/reference/packing.md.
+
+mod audit;
+mod classes;
+mod fleet;
+mod matching;
+mod one_by_one;
+mod pod;
+mod problem;
+mod rules;
+mod standing;
+
+pub use audit::{Breach, audit};
+pub use fleet::{Bounds, Effort, FleetPlan, PlannedNode, Topologically, Unplaced};
+pub use pod::{Operator, Pod, PodTerm, Requirement, Resident, Resources, Selector, Spread, Taint, Toleration, Topology};
+pub use problem::{ExistingNode, NodeOffer, PackingProblem};
+
+use classes::Classes;
+use standing::{Source, Standing};
+
+use crate::units::{Currency, Money, MoneyPerHour};
+
+/// Plans a fleet for the pods of `problem`.
+pub fn pack(problem: &PackingProblem, _effort: Effort) -> FleetPlan {
+    let numbers = Classes::of(problem);
+    let mut standing = Standing::new(problem, &numbers);
+    let mut order: Vec<usize> = (0..numbers.classes.len()).collect();
+    order.sort_by_key(|class| std::cmp::Reverse(numbers.classes[*class].demand.clone()));
+    let mut unplaced = Vec::new();
+    for class in order {
+        let members = &numbers.classes[class].members;
+        let placed = one_by_one::place(&mut standing, problem, &numbers, class, members.len());
+        if placed < members.len() {
+            unplaced.push((class, one_by_one::why(&standing, problem, &numbers, class)));
+        }
+    }
+    plan_of(&standing, problem, &numbers, &unplaced)
+}
+
+/// Names the pods: members of a class are handed out in their order.
+fn plan_of(standing: &Standing, problem: &PackingProblem, numbers: &Classes, unplaced: &[(usize, Unplaced)]) -> FleetPlan {
+    let mut members: Vec<std::slice::Iter<usize>> = numbers.classes.iter().map(|class| class.members.iter()).collect();
+    let mut plan = FleetPlan { nodes: Vec::new(), on_existing: Vec::new(), unplaced: Vec::new(), cost: zero(), charged: zero(), bounds: Bounds::default() };
+    for node in standing.nodes.iter().filter(|node| !node.placed.is_empty()) {
+        let mut pods: Vec<usize> = node.placed.iter().filter_map(|class| members[*class].next().copied()).collect();
+        pods.sort_unstable();
+        match node.source {
+            Source::Existing(index) => plan.on_existing.extend(pods.into_iter().map(|pod| (pod, index))),
+            Source::Offer(offer) => plan.nodes.push(PlannedNode { offer, pods }),
+        }
+    }
+    for (class, reason) in unplaced {
+        plan.unplaced.extend(members[*class].by_ref().map(|pod| (*pod, reason.clone())));
+    }
+    plan.on_existing.sort_unstable();
+    plan.unplaced.sort_by_key(|(pod, _)| *pod);
+    plan.cost = total(plan.nodes.iter().map(|node| problem.offers[node.offer].offer.price));
+    plan.charged = total(plan.nodes.iter().map(|_| problem.node_charge).chain([plan.cost]));
+    plan
+}
+
+fn zero() -> MoneyPerHour {
+    MoneyPerHour(Money::ZERO_USD)
+}
+
+fn total(prices: impl IntoIterator<Item = MoneyPerHour>) -> MoneyPerHour {
+    let atoms = prices.into_iter().map(|price| price.0.atoms()).sum();
+    MoneyPerHour(Money::from_atoms(atoms, Currency::USD))
+}
