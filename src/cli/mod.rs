@@ -21,6 +21,7 @@ mod logging;
 mod operator;
 mod plan;
 mod report;
+mod simulate;
 mod twin;
 
 use std::path::PathBuf;
@@ -76,6 +77,8 @@ pub enum Command {
     Report(report::Args),
     /// Ask a ledger in SQL.
     Ledger(ledger::Args),
+    /// Replay Purser's decisions beside published ones on real traces.
+    Simulate(simulate::Args),
     /// Play AWS on this machine: EC2, SQS, S3, pricing and quotas over a simulated market.
     Twin(twin::Args),
     /// Start, look at and end a throwaway Kubernetes on this machine.
@@ -119,6 +122,7 @@ async fn run(cli: Cli) -> Result<Exit, CliError> {
         Command::Explain(args) => explain::run(&args, &cli.global).await,
         Command::Report(args) => report::run(&args).await,
         Command::Ledger(args) => ledger::run(&args).await,
+        Command::Simulate(args) => simulate::run(&args),
         Command::Twin(args) => twin::run(&args, &cli.global).await,
         Command::Cluster(args) => cluster::run(&args).await,
         Command::Generate(args) => generate::run(&args),

@@ -26,8 +26,23 @@ use standing::{Source, Standing};
 
 use crate::units::{Currency, Money, MoneyPerHour};
 
+/// Who plans. The published ones are there to be compared with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Policy {
+    Purser,
+    /// Karpenter's first-fit-decreasing.
+    Karpenter,
+    /// A greedy on the dual prices of resources.
+    DualGreedy,
+}
+
 /// Plans a fleet for the pods of `problem`.
-pub fn pack(problem: &PackingProblem, _effort: Effort) -> FleetPlan {
+pub fn pack(problem: &PackingProblem, effort: Effort) -> FleetPlan {
+    pack_as(Policy::Purser, problem, effort)
+}
+
+/// The same by another policy.
+pub fn pack_as(_policy: Policy, problem: &PackingProblem, _effort: Effort) -> FleetPlan {
     let numbers = Classes::of(problem);
     let mut standing = Standing::new(problem, &numbers);
     let mut order: Vec<usize> = (0..numbers.classes.len()).collect();

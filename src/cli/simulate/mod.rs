@@ -1,0 +1,25 @@
+//! `purser simulate`: Purser's decisions beside published ones, on real traces. Needs no cluster and no network.
+
+mod catalogue;
+mod packing;
+mod pods;
+
+use super::{CliError, Exit};
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Choose a fleet for many pods, and say how far from the mathematical bound it is.
+    Packing(packing::Args),
+}
+
+pub fn run(args: &Args) -> Result<Exit, CliError> {
+    match &args.command {
+        Command::Packing(args) => packing::run(args),
+    }
+}
