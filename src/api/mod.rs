@@ -31,7 +31,7 @@ pub const FIELD_MANAGER: &str = "purser";
 pub mod labels {
     /// Node, pod, Job, Service: the CapacityClaim.
     pub const CLAIM: &str = "purser.dev/claim";
-    /// Node: the CapacityPool.
+    /// Node: the CapacityPool. Pod, Namespace: the pool whose shared fleet it should run on.
     pub const POOL: &str = "purser.dev/pool";
     /// Pod, Job, Service: the TrainingJob's name, shortened to 63 characters where it must be.
     pub const JOB: &str = "purser.dev/job";
@@ -63,6 +63,8 @@ pub mod labels {
     pub const LEAVING_TAINT: &str = "purser.dev/leaving";
     /// Startup taint of a machine that no claim has adopted yet (NoExecute).
     pub const UNCLAIMED_TAINT: &str = "purser.dev/unclaimed";
+    /// Scheduling gate of pods that wait for capacity of their pool.
+    pub const GATE: &str = "purser.dev/capacity";
     /// Finalizer that keeps pods until their record is copied, and jobs until their capacity is given back.
     pub const FINALIZER: &str = "purser.dev/record";
 }

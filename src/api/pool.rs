@@ -7,7 +7,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::capacity::{InstanceRequirements, Provider};
+use crate::capacity::{InstanceRequirements, PodsPolicy, Provider};
 use crate::units::{MoneyPerHour, Span};
 
 /// A pool of capacity: a provider and the machines that may be taken from it.
@@ -32,6 +32,7 @@ use crate::units::{MoneyPerHour, Span};
 #[x_kube(
     validation = Rule::new("self.provider == 'aws' ? has(self.aws) && !has(self.nodes) : has(self.nodes) && !has(self.aws)")
         .message("give the section of the provider, and only that: aws for provider aws, nodes for provider nodes"),
+    validation = Rule::new("!has(self.pods) || self.provider == 'aws'").message("only a pool of provider aws can buy a fleet for pods"),
     validation = Rule::new("self.provider == oldSelf.provider").message("the provider of a pool cannot change; make another pool")
 )]
 pub struct CapacityPoolSpec {
@@ -47,6 +48,10 @@ pub struct CapacityPoolSpec {
     /// Time from asking for a machine to its node being ready, used until it is learnt. Default 3m.
     #[serde(default = "three_minutes")]
     pub boot: Span,
+    /// Serves pods that are not of a TrainingJob with a shared fleet, for provider `aws`; `{}` takes every default. Default:
+    /// it serves TrainingJobs only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pods: Option<PodsPolicy>,
     /// For provider `aws`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub aws: Option<AwsPool>,

@@ -101,6 +101,7 @@ fn row(line: &'static str) -> Result<Row, String> {
         gpus: number(gpus)?,
         gpu_name: if gpu.is_empty() { None } else { Some((*gpu).to_owned()) },
         architecture: (*architecture).to_owned(),
+        pods: 0,
     };
     let entry = CatalogueEntry {
         machine,

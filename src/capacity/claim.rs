@@ -13,10 +13,12 @@ use serde::{Deserialize, Serialize};
 use super::Offer;
 use crate::training::JobRef;
 
-/// What was decided; immutable. The claim's name is `hash(job uid, attempt, ask)`, its UID is the client token.
+/// What was decided; immutable. The claim's name is `hash(job uid, attempt, ask)`, for pods `hash(pods, ask)`; its UID is the
+/// client token.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ClaimRecord {
+    /// The TrainingJob that pays; for pods the shared fleet of their pool: namespace `(shared)`, the pool's name.
     pub job: JobRef,
     /// The job's `metadata.generation` at the decision.
     #[serde(default)]
@@ -40,9 +42,56 @@ pub struct ClaimRecord {
     /// For provider `nodes`: the nodes chosen, by name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub nodes: Vec<String>,
+    /// For pods: what each machine is for, in the order of `status.instances`. Empty for a job's attempt.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub slots: Vec<Slot>,
     /// The whole request to the cloud as JSON text, so that a repeat after a crash sends the same bytes.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub request: String,
+}
+
+/// What a claim is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Serves<'a> {
+    /// The gang of one attempt: all machines or none are of use.
+    Attempt { job: &'a JobRef, attempt: u32 },
+    /// Pods of a pool, machine by machine.
+    Pods(&'a [Slot]),
+}
+
+impl ClaimRecord {
+    pub fn serves(&self) -> Serves<'_> {
+        match self.slots.as_slice() {
+            [] => Serves::Attempt { job: &self.job, attempt: self.attempt },
+            slots => Serves::Pods(slots),
+        }
+    }
+
+    /// Whether it was written for pods rather than for a job.
+    pub fn is_for_pods(&self) -> bool {
+        matches!(self.serves(), Serves::Pods(_))
+    }
+}
+
+/// One machine of a claim for pods, and the pods that it was bought for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Slot {
+    pub pods: Vec<PodRef>,
+}
+
+/// Which pod.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+pub struct PodRef {
+    pub namespace: String,
+    pub name: String,
+    pub uid: String,
+}
+
+impl std::fmt::Display for PodRef {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -190,15 +239,33 @@ impl Claim {
     }
 
     pub fn is_for(&self, job_uid: &str, attempt: u32) -> bool {
-        self.record.job.uid == job_uid && self.record.attempt == attempt
+        matches!(self.record.serves(), Serves::Attempt { job, attempt: of } if job.uid == job_uid && of == attempt)
     }
+}
+
+/// Namespace and experiment-namespace of what no single job or team pays for.
+pub const SHARED: &str = "(shared)";
+
+/// Who pays for machines that pods of a pool share.
+pub fn fleet_of(pool: &str) -> JobRef {
+    JobRef { namespace: SHARED.to_owned(), name: pool.to_owned(), uid: format!("pool-{pool}") }
 }
 
 /// `claim-` and 20 hex digits of SHA-256 over job uid, attempt and ask: two writers with the same (stale) knowledge
 /// arrive at the same name, and the second one gets AlreadyExists instead of a second fleet.
 pub fn claim_name(job_uid: &str, attempt: u32, ask: u32) -> String {
+    named_after(&format!("{job_uid}/{attempt}/{ask}"))
+}
+
+/// The same for pods: over their UIDs, in any order, and how often machines were asked for any of them before.
+pub fn pods_claim_name(slots: &[Slot], ask: u32) -> String {
+    let mut uids: Vec<&str> = slots.iter().flat_map(|slot| &slot.pods).map(|pod| pod.uid.as_str()).collect();
+    uids.sort_unstable();
+    named_after(&format!("{}/{ask}", uids.join(" ")))
+}
+
+fn named_after(text: &str) -> String {
     use sha2::Digest;
-    let digest = sha2::Sha256::digest(format!("{job_uid}/{attempt}/{ask}"));
-    let hex: String = digest.iter().take(10).map(|byte| format!("{byte:02x}")).collect();
+    let hex: String = sha2::Sha256::digest(text).iter().take(10).map(|byte| format!("{byte:02x}")).collect();
     format!("claim-{hex}")
 }

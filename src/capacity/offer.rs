@@ -32,6 +32,9 @@ pub struct InstanceType {
     pub gpu_name: Option<String>,
     /// `amd64` or `arm64`, the Kubernetes words.
     pub architecture: String,
+    /// Pods at most, as its network interfaces have addresses for them; 0 where that is not known.
+    #[serde(default)]
+    pub pods: u32,
 }
 
 /// One thing that can be bought: a type in a zone, by a kind, at a price per machine and hour.

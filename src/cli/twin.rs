@@ -29,7 +29,8 @@ pub struct Args {
     /// Where to listen; port 0 takes a free one. The address is printed on stdout.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:4566")]
     listen: SocketAddr,
-    /// demo, seed:N or trace:FILE[#GROUP], GROUP being kind/nodes/trace.
+    /// demo, seed:N, trace:FILE[#GROUP] (GROUP being kind/nodes/trace), or catalogue:FILE: instance types and prices in the JSON
+    /// that Karpenter's kwok provider reads, as many machines as are asked for.
     #[arg(long, value_name = "MARKET", default_value = "demo")]
     market: Market,
     /// Prices for a trace; without them spot costs about a third of on-demand.
@@ -81,10 +82,11 @@ impl FromStr for Market {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Market, String> {
-        let wrong = || format!("{text:?} is no market; write demo, seed:N or trace:FILE[#GROUP]");
+        let wrong = || format!("{text:?} is no market; write demo, seed:N, trace:FILE[#GROUP] or catalogue:FILE");
         let source = match text.split_once(':') {
             None if text == "demo" => MarketSource::Demo,
             Some(("seed", seed)) => MarketSource::Seed(seed.parse().map_err(|_| wrong())?),
+            Some(("catalogue", file)) if !file.is_empty() => MarketSource::Catalogue { file: file.into() },
             Some(("trace", file)) if !file.is_empty() => {
                 let (file, group) = file.split_once('#').map_or((file, None), |(file, group)| (file, Some(group.to_owned())));
                 MarketSource::Trace { file: file.into(), group, prices: None }
@@ -171,11 +173,11 @@ mod tests {
 
     #[test]
     fn markets_are_read_as_they_are_written() {
-        for text in ["demo", "seed:7", "trace:a/b.csv", "trace:a/b.csv#availability/1-node/x"] {
+        for text in ["demo", "seed:7", "catalogue:a.json", "trace:a/b.csv", "trace:a/b.csv#availability/1-node/x"] {
             assert_eq!(text.parse::<Market>().unwrap().0.name(), text);
         }
         for text in ["", "demos", "seed:x", "trace:", "file:x"] {
-            assert!(text.parse::<Market>().unwrap_err().contains("write demo, seed:N or trace:FILE[#GROUP]"), "{text}");
+            assert!(text.parse::<Market>().unwrap_err().contains("write demo, seed:N, trace:FILE[#GROUP] or catalogue:FILE"), "{text}");
         }
     }
 }

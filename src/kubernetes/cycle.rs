@@ -223,6 +223,7 @@ fn subject(action: &Action) -> String {
         Action::EndAttempt { job, attempt, because, .. } => format!("{job} attempt {attempt}: {because}"),
         Action::TerminateOrphans { pool, instances } => format!("{} of pool {pool}", instances.join(", ")),
         Action::ReleaseJob { job } => job.to_string(),
+        Action::PlacePod { pod, node, .. } | Action::EvictPod { pod, node, .. } => format!("{pod} {node}"),
     }
 }
 

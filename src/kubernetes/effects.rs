@@ -63,6 +63,10 @@ effects! {
     DeleteClaim,
     /// Take the finalizer off a job that gave everything back.
     ReleaseJob,
+    /// Bind a held-back pod to its node and take its gate off.
+    PlacePod,
+    /// Ask a pod to leave its node.
+    EvictPod,
     /// Commit a window's charges to the ledger.
     CommitWindow,
     /// Write into claims until when they are metered.

@@ -71,6 +71,7 @@ fn claim(name: &str, instances: Vec<ClaimedInstance>) -> Claim {
         count: 1,
         decided_at: at("10:20:00"),
         nodes: Vec::new(),
+        slots: Vec::new(),
         request: String::new(),
     };
     let status = ClaimStatus { phase: ClaimPhase::Granted, instances, ..ClaimStatus::default() };

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 
-use crate::capacity::{ClaimRecord, ClaimedInstance};
+use crate::capacity::{ClaimRecord, ClaimedInstance, PodRef};
 use crate::training::{JobRef, JobStatus};
 
 /// Grace for pods when their machine is going away on notice: 120 s are given, 30 s stay spare.
@@ -56,6 +56,10 @@ pub enum Action {
     DeleteClaim { claim: String, uid: String },
     /// Let a deleted job go: everything was given back.
     ReleaseJob { job: JobRef },
+    /// Bind a held-back pod to a node of a claim by the node's hostname label, and take its gate off, in one patch.
+    PlacePod { pod: PodRef, claim: String, node: String, hostname: String },
+    /// Ask a pod to leave its node (Eviction API: its disruption budget may refuse; then it is asked again).
+    EvictPod { pod: PodRef, node: String, because: String },
 }
 
 /// What the planner says of one job besides its actions: an Event when it changes.

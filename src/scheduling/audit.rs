@@ -5,19 +5,24 @@
 //!   gang, of an offer that is quoted, under quota, pool limit, budget and deadline; a job has one usable claim at a time.
 //! - The cloud is asked only for claims that are written and unanswered; machines are released and deleted only by their own
 //!   claim; a node serves one claim.
+//! - A claim for pods is named after them, gives no pod a second machine and every slot what its pods need (`pods.rs`).
 //! - One attempt at a time: it starts only when it is recorded as open and nothing of the job is there.
 //! - Records only grow: attempts keep their outcome, claims keep their machines, what is over stays over.
 
+mod pods;
+
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 
 use super::budget::{Budgets, cost_of};
 use super::lifecycle::JOIN_TIMEOUT;
 use super::machines::{Fleet, machine_id};
+use super::pods::ground::{Ground, Room};
 use super::snapshot::{JobView, NodeView, PoolView};
 use super::supply::Supply;
 use super::{Action, Plan, Snapshot};
 use crate::capacity::claim::claim_name;
-use crate::capacity::{CapacityKind, Claim, ClaimPhase, ClaimRecord, ClaimedInstance, Provider};
+use crate::capacity::{CapacityKind, Claim, ClaimPhase, ClaimRecord, ClaimedInstance, Provider, Serves};
 use crate::training::{JobRef, JobStatus, Outlook};
 
 /// The plan without the actions that break an invariant; each dropped one is named in `alerts`.
@@ -47,11 +52,14 @@ struct Auditor<'a> {
     jobs: BTreeMap<&'a str, &'a JobView>,
     claims: BTreeMap<&'a str, &'a Claim>,
     nodes: BTreeMap<&'a str, &'a NodeView>,
+    ground: Rc<Ground<'a>>,
     /// Statuses that this plan writes, by job uid.
     written: BTreeMap<String, JobStatus>,
     supply: Supply<'a>,
     budgets: Budgets,
     nodes_used: BTreeSet<String>,
+    /// What is left on nodes that this plan lets pods go to.
+    rooms: BTreeMap<String, Room>,
     /// (kind of action, subject) of what may happen once in a plan.
     once: BTreeSet<(&'static str, String)>,
 }
@@ -71,14 +79,19 @@ impl<'a> Auditor<'a> {
             written: statuses.collect(),
             supply: Supply::of(snapshot, fleet),
             budgets: Budgets::of(snapshot, fleet),
+            ground: Rc::new(Ground::of(snapshot, fleet)),
             nodes_used: BTreeSet::new(),
+            rooms: BTreeMap::new(),
             once: BTreeSet::new(),
         }
     }
 
     fn admit(&mut self, action: &Action) -> Verdict {
         match action {
-            Action::WriteClaim { name, record } => self.admit_claim(name, record),
+            Action::WriteClaim { name, record } => match record.serves() {
+                Serves::Attempt { .. } => self.admit_claim(name, record),
+                Serves::Pods(slots) => self.admit_pods_claim(name, record, slots),
+            },
             Action::AskCloud { claim, uid } => self.admit_ask(claim, uid),
             Action::WithdrawClaim { claim, uid, because: _ } => {
                 let phase = self.claim(claim, uid)?.status.phase;
@@ -102,6 +115,8 @@ impl<'a> Auditor<'a> {
             Action::TerminateOrphans { pool: _, instances } => self.admit_orphans(instances),
             Action::DeleteClaim { claim, uid } => self.admit_deletion(claim, uid),
             Action::ReleaseJob { job } => self.admit_farewell(job),
+            Action::PlacePod { pod, claim, node, hostname } => self.admit_placement(pod, claim, node, hostname),
+            Action::EvictPod { pod, node, because: _ } => self.admit_eviction(pod, node),
         }
     }
 
@@ -182,6 +197,9 @@ impl<'a> Auditor<'a> {
     fn admit_ask(&mut self, claim: &str, uid: &str) -> Verdict {
         let record = self.claim(claim, uid)?;
         require(record.status.phase == ClaimPhase::Written, || format!("claim {claim} is answered already"))?;
+        if let Serves::Pods(slots) = record.record.serves() {
+            return self.admit_ask_for_pods(record, slots);
+        }
         let view = self.job(&record.record.job)?;
         require(!(view.job.cancelled || view.deleting), || format!("{} is not wanted any more", record.record.job))?;
         self.first("AskCloud", &record.record.job.uid)

@@ -5,6 +5,7 @@ use serde::Serialize;
 use super::budget::amount;
 use super::placement::time_words;
 use super::{Action, Decision, Plan};
+use crate::capacity::Serves;
 use crate::training::{Considered, DecisionRecord, JobRef, JobStatus};
 
 /// A decision as a row: what `purser plan` shows of a job.
@@ -64,7 +65,11 @@ pub fn action_row(action: &Action) -> ActionRow {
     match action {
         Action::WriteClaim { name, record } => {
             let what = super::lifecycle::words(record.count, &record.offer);
-            row("WriteClaim", name, format!("{what} for {}, attempt {}, ask {}", record.job, record.attempt, record.ask))
+            let whom = match record.serves() {
+                Serves::Attempt { job, attempt } => format!("{job}, attempt {attempt}"),
+                Serves::Pods(slots) => format!("{} pods of pool {}", slots.iter().map(|slot| slot.pods.len()).sum::<usize>(), record.pool),
+            };
+            row("WriteClaim", name, format!("{what} for {whom}, ask {}", record.ask))
         }
         Action::AskCloud { claim, uid: _ } => row("AskCloud", claim, String::new()),
         Action::WithdrawClaim { claim, uid: _, because } => row("WithdrawClaim", claim, because.clone()),
@@ -89,6 +94,8 @@ pub fn action_row(action: &Action) -> ActionRow {
         Action::TerminateOrphans { pool, instances } => row("TerminateOrphans", pool, instances.join(", ")),
         Action::DeleteClaim { claim, uid: _ } => row("DeleteClaim", claim, String::new()),
         Action::ReleaseJob { job } => row("ReleaseJob", &job.to_string(), String::new()),
+        Action::PlacePod { pod, claim, node, hostname: _ } => row("PlacePod", &pod.to_string(), format!("on {node} of {claim}")),
+        Action::EvictPod { pod, node, because } => row("EvictPod", &pod.to_string(), format!("from {node}: {because}")),
     }
 }
 

@@ -36,7 +36,7 @@ fn give_back_jobless(records: &Records<'_>, plan: &mut Plan) {
     let snapshot = records.snapshot;
     let jobs: BTreeSet<&str> = snapshot.jobs.iter().map(|view| view.job.id.uid.as_str()).collect();
     let is_open = |claim: &&Claim| claim.status.phase == ClaimPhase::Written || records.fleet.open_count(&claim.name) > 0;
-    let open: Vec<&Claim> = snapshot.claims.iter().filter(is_open).collect();
+    let open: Vec<&Claim> = snapshot.claims.iter().filter(|claim| !claim.record.is_for_pods()).filter(is_open).collect();
     let is_jobless =
         |claim: &&&Claim| !jobs.contains(claim.record.job.uid.as_str()) && snapshot.real_now - claim.written_at_real >= JOBLESS_AGE;
     let jobless: Vec<&&Claim> = open.iter().filter(is_jobless).collect();

@@ -32,7 +32,7 @@ use crate::training::{Attempt, AttemptOutcome, JobPhase, JobStatus, PodRecord};
 /// A machine that has not joined the cluster so long after its launch (market time) is given back…
 pub const JOIN_TIMEOUT: TimeDelta = TimeDelta::minutes(15);
 /// …but not before its kubelet had this long, in real time since the claim: a fast market makes no kubelet faster.
-const JOIN_TIMEOUT_REAL: TimeDelta = TimeDelta::minutes(5);
+pub const JOIN_TIMEOUT_REAL: TimeDelta = TimeDelta::minutes(5);
 /// Pods of which none has started by then have failed: a wrong image, an impossible request (real time).
 pub const START_TIMEOUT: TimeDelta = TimeDelta::minutes(15);
 /// A gang's failure on spot is blamed on the program only after this market time.

@@ -17,6 +17,7 @@ pub mod machines;
 pub mod packing;
 pub mod placement;
 pub mod plan;
+pub mod pods;
 pub mod queue;
 pub mod refusals;
 pub mod snapshot;

@@ -9,7 +9,7 @@ use super::placement::{self, Launch, Market, Placement, Shelf};
 use super::refusals::Refusals;
 use super::snapshot::JobView;
 use super::supply::Supply;
-use super::{Action, Decision, DecisionKind, Plan, Snapshot, leftovers, queue};
+use super::{Action, Decision, DecisionKind, Plan, Snapshot, leftovers, pods, queue};
 use crate::capacity::ClaimRecord;
 use crate::capacity::claim::claim_name;
 use crate::training::slack::{fraction_of, remaining_work};
@@ -34,7 +34,10 @@ pub fn plan(snapshot: &Snapshot) -> Plan {
     for view in queue::rank(&snapshot.jobs) {
         planner.settle(view, lifecycle::advance(view, &records));
     }
-    let mut plan = planner.plan;
+    let Planner { refusals, mut supply, mut plan, .. } = planner;
+    let turn = pods::advance(snapshot, &fleet, &refusals, &mut supply);
+    plan.actions.extend(turn.actions);
+    plan.alerts.extend(turn.alerts);
     leftovers::clear(&records, &snapshot.orphans_seen, &mut plan);
     plan
 }
@@ -110,6 +113,7 @@ impl Planner<'_> {
             count: view.job.workers,
             decided_at: self.snapshot.now,
             nodes,
+            slots: Vec::new(),
             request: String::new(),
         };
         record.request = placement::request_text(&request_template, &record, &name);

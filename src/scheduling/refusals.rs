@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
+use super::lifecycle::JOIN_TIMEOUT;
 use super::snapshot::{PoolView, Snapshot};
 use crate::capacity::{CapacityKind, Claim, ClaimPhase, Offer, RefusalCode};
 use crate::training::JobRef;
@@ -126,7 +127,9 @@ fn failed_to_join(claim: &Claim) -> Option<DateTime<Utc>> {
     if !never_joined {
         return None;
     }
-    instances.iter().map(|instance| instance.release_asked_at).collect::<Option<Vec<_>>>()?.into_iter().max()
+    let asked = instances.iter().map(|instance| instance.release_asked_at).collect::<Option<Vec<_>>>()?.into_iter().max()?;
+    // Given back earlier than that, nobody waited for it.
+    instances.iter().all(|instance| asked - instance.launched_at >= JOIN_TIMEOUT).then_some(asked)
 }
 
 /// The pool's configuration inside a claim's request, in the spelling of [`canonical`].

@@ -185,6 +185,7 @@ pub fn quoted(offer: Offer) -> QuotedOffer {
         gpus: 1,
         gpu_name: Some("A10G".into()),
         architecture: "amd64".into(),
+        pods: 0,
     };
     QuotedOffer { offer, machine, available_max: None }
 }
@@ -200,6 +201,7 @@ pub fn pool(name: &str) -> PoolView {
         price_source: PriceSource::Live,
         boot: Span::minutes(5),
         machines_max: None,
+        pods: None,
         request_template: format!(r#"{{"pool": "{name}"}}"#),
     }
 }
@@ -224,6 +226,7 @@ pub fn claim(job: &JobBuilder, attempt: u32, ask: u32, offer: Offer) -> Claim {
             count: view.workers,
             decided_at: noon(),
             nodes: Vec::new(),
+            slots: Vec::new(),
             request: r#"{"config":{"pool":"gpu"}}"#.into(),
         },
         status: ClaimStatus::default(),
@@ -313,6 +316,7 @@ pub fn scenario() -> Scenario {
         claims: Vec::new(),
         nodes: Vec::new(),
         workloads: Vec::new(),
+        pods: Vec::new(),
         instances: Observed::Known(Vec::new()),
         orphans_seen: Default::default(),
         reaction: Default::default(),
@@ -405,5 +409,6 @@ pub fn node_of(name: &str, instance: &str, claim: Option<&str>) -> NodeView {
         claim: claim.map(str::to_owned),
         labels: Default::default(),
         pool: Some("gpu".into()),
+        room: None,
     }
 }

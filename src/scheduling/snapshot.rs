@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::capacity::offer::QuotedOffer;
-use crate::capacity::{Claim, InstanceRequirements, NoticeKind, PriceSource, Provider};
+use super::packing;
+use crate::capacity::{Claim, InstanceRequirements, NoticeKind, PodRef, PodsPolicy, PriceSource, Provider};
 use crate::training::{CheckpointMark, Job, JobStatus, Progress};
 use crate::units::{Money, Span};
 
@@ -40,6 +41,8 @@ pub struct Snapshot {
     pub claims: Vec<Claim>,
     pub nodes: Vec<NodeView>,
     pub workloads: Vec<WorkloadView>,
+    /// Pods with the label of a pool.
+    pub pods: Vec<PodView>,
     /// Every machine that the clouds say carries this installation's tag, gone ones included as long as the cloud lists them.
     /// `Unknown` where any cloud with open claims could not be asked.
     pub instances: Observed<Vec<CloudInstance>>,
@@ -97,6 +100,8 @@ pub struct PoolView {
     pub boot: Span,
     /// Machines at most, over all claims of the pool.
     pub machines_max: Option<u32>,
+    /// How it serves pods; `None`: it does not.
+    pub pods: Option<PodsPolicy>,
     /// The pool's configuration as JSON text (`cloud::PoolConfig`); a claim's `request` is the JSON of a
     /// `cloud::LaunchRequest` around it. Empty for provider `nodes`.
     pub request_template: String,
@@ -117,6 +122,42 @@ pub struct NodeView {
     pub claim: Option<String>,
     pub labels: BTreeMap<String, String>,
     pub pool: Option<String>,
+    /// What it has for pods; absent where nobody asked, or the node does not say.
+    pub room: Option<NodeRoom>,
+}
+
+/// A node's allocatable, and the taints that are not Purser's.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodeRoom {
+    pub allocatable: packing::Resources,
+    pub pods_max: u32,
+    pub taints: Vec<packing::Taint>,
+}
+
+/// A pod that carries the label of a pool.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodView {
+    pub id: PodRef,
+    pub pool: String,
+    /// Carries the scheduling gate `purser.dev/capacity`: no scheduler looks at it.
+    pub gated: bool,
+    /// `spec.nodeName`.
+    pub bound_to: Option<String>,
+    /// The one hostname that its node selector admits.
+    pub pinned_to: Option<String>,
+    /// Succeeded or Failed: it holds nothing any more.
+    pub finished: bool,
+    pub deleting: bool,
+    pub created_at_real: DateTime<Utc>,
+    /// What it asks of a node, or why that cannot be honoured.
+    pub needs: Result<packing::Pod, String>,
+}
+
+impl PodView {
+    /// Waits for Purser, and somebody waits for it.
+    pub fn is_held_back(&self) -> bool {
+        self.gated && !self.deleting && !self.finished
+    }
 }
 
 /// One attempt's batch/v1 Job with its pods; it is there as long as the Job or any of its pods is.

@@ -13,6 +13,7 @@ use super::eventbridge;
 use super::journal::{Answer, Entry, Journal, JournalError, Template};
 use super::queues::Queues;
 use crate::simulation::market::fleet::{Fact, Timing};
+use crate::simulation::market::catalogue::{self, CatalogueError};
 use crate::simulation::market::trace::{self, TraceError};
 use crate::simulation::market::{Fleet, Market, demo, seeded};
 
@@ -26,6 +27,8 @@ pub enum MarketSource {
     Seed(u64),
     /// A trace file, one of its groups, and prices for it.
     Trace { file: PathBuf, group: Option<String>, prices: Option<PathBuf> },
+    /// Instance types with their prices, without limit.
+    Catalogue { file: PathBuf },
 }
 
 impl MarketSource {
@@ -36,18 +39,23 @@ impl MarketSource {
             MarketSource::Seed(seed) => format!("seed:{seed}"),
             MarketSource::Trace { file, group: None, .. } => format!("trace:{}", file.display()),
             MarketSource::Trace { file, group: Some(group), .. } => format!("trace:{}#{group}", file.display()),
+            MarketSource::Catalogue { file } => format!("catalogue:{}", file.display()),
         }
     }
 
     fn build(&self, epoch: DateTime<Utc>) -> Result<Market, OpenError> {
+        let read = |path: &PathBuf| std::fs::read_to_string(path).map_err(|source| OpenError::Read { path: path.clone(), source });
         match self {
             MarketSource::Demo => Ok(demo::market(epoch)),
             MarketSource::Seed(seed) => Ok(seeded::market(*seed, epoch)),
             MarketSource::Trace { file, group, prices } => {
-                let read = |path: &PathBuf| std::fs::read_to_string(path).map_err(|source| OpenError::Read { path: path.clone(), source });
                 let prices = prices.as_ref().map(read).transpose()?;
                 let market = trace::market(&self.name(), &read(file)?, group.as_deref(), prices.as_deref(), epoch);
                 market.map_err(|source| OpenError::Trace { path: file.clone(), source })
+            }
+            MarketSource::Catalogue { file } => {
+                let market = catalogue::market(&self.name(), &read(file)?, epoch);
+                market.map_err(|source| OpenError::Catalogue { path: file.clone(), source })
             }
         }
     }
@@ -108,6 +116,8 @@ pub enum OpenError {
     Read { path: PathBuf, #[source] source: std::io::Error },
     #[error("{path} is no usable trace: {source}")]
     Trace { path: PathBuf, #[source] source: TraceError },
+    #[error("{path} is no usable catalogue: {source}")]
+    Catalogue { path: PathBuf, #[source] source: CatalogueError },
     #[error("this state folder was begun with --market {found}, not {wanted}; use that market or another folder")]
     OtherMarket { found: String, wanted: String },
     #[error("a speed of {speed} is not possible; write a number above 0, for example --speed 60")]

@@ -68,6 +68,7 @@ fn empty(at: DateTime<Utc>) -> Snapshot {
         claims: Vec::new(),
         nodes: Vec::new(),
         workloads: Vec::new(),
+        pods: Vec::new(),
         instances: Observed::Known(Vec::new()),
         orphans_seen: BTreeMap::new(),
         reaction: Default::default(),
@@ -159,7 +160,7 @@ fn view(
 ) -> PoolView {
     let as_of = offers.iter().filter_map(|quoted| catalogue::lookup(&region_of(&quoted.offer.zone), &quoted.offer.instance_type)).map(|entry| entry.as_of).min();
     let price_source = PriceSource::Catalogue { as_of: as_of.map(|date| date.to_string()).unwrap_or_default() };
-    PoolView { name, provider, requirements, state, offers, price_source, boot, machines_max, request_template: "{}".to_owned() }
+    PoolView { name, provider, requirements, state, offers, price_source, boot, machines_max, pods: None, request_template: "{}".to_owned() }
 }
 
 /// `us-east-1a` → `us-east-1`.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use aws_sdk_ec2::types::{ArchitectureType, Filter, InstanceTypeInfo, LocationType, UsageClassType};
+use aws_sdk_ec2::types::{ArchitectureType, Filter, InstanceTypeInfo, LocationType, NetworkInfo, UsageClassType};
 
 use super::failure::{Optional, failed, optional};
 use super::region::AwsRegion;
@@ -62,6 +62,7 @@ fn machine_of(info: &InstanceTypeInfo) -> Option<Machine> {
             gpus,
             gpu_name,
             architecture: architecture_of(info.processor_info()?.supported_architectures())?,
+            pods: info.network_info().map(pods_of).unwrap_or_default(),
         },
         sold_on_spot: sold(UsageClassType::Spot),
         sold_on_demand: sold(UsageClassType::OnDemand),
@@ -85,6 +86,14 @@ fn architecture_of(architectures: &[ArchitectureType]) -> Option<String> {
         // i386 and macOS run no Kubernetes node of ours.
         _ => None,
     })
+}
+
+/// Addresses for pods on the default network card: one of each interface is its own, and two pods use the host's.
+fn pods_of(network: &NetworkInfo) -> u32 {
+    let default = network.network_cards().iter().find(|card| card.network_card_index() == network.default_network_card_index());
+    let interfaces = default.and_then(|card| card.maximum_network_interfaces()).or(network.maximum_network_interfaces());
+    let of = |interfaces: i32, addresses: i32| u32::try_from(interfaces * (addresses - 1) + 2).ok();
+    interfaces.zip(network.ipv4_addresses_per_interface()).and_then(|(interfaces, addresses)| of(interfaces, addresses)).unwrap_or_default()
 }
 
 fn positive(number: i32) -> Option<u32> {

@@ -171,7 +171,7 @@ mod tests {
     use crate::capacity::InstanceType;
 
     fn machine(name: &str) -> Machine {
-        let what = InstanceType { name: name.into(), vcpu: 4, memory_mib: 16384, gpus: 1, gpu_name: Some("A10G".into()), architecture: "amd64".into() };
+        let what = InstanceType { name: name.into(), vcpu: 4, memory_mib: 16384, gpus: 1, gpu_name: Some("A10G".into()), architecture: "amd64".into(), pods: 0 };
         Machine { what, sold_on_spot: true, sold_on_demand: true }
     }
 

@@ -33,6 +33,7 @@ fn claim(kind: CapacityKind, instances: Vec<ClaimedInstance>) -> Claim {
         count: instances.len() as u32,
         decided_at: at("10:00:00"),
         nodes: Vec::new(),
+        slots: Vec::new(),
         request: String::new(),
     };
     let phase = if instances.iter().all(|instance| instance.end.is_some()) { ClaimPhase::Ended } else { ClaimPhase::Granted };

@@ -1,7 +1,7 @@
 //! The webhook's certificate: made here, kept in a Secret, announced to the API server, rotated before it expires.
 //!
 //! ```text
-//!  Secret (authorities old + new, certificate, key) ──► caBundle of the ValidatingWebhookConfiguration ──► served
+//!  Secret (authorities old + new, certificate, key) ──► caBundle of the webhook configurations ──► served
 //! ```
 //! In this order, and with the old authority still in the bundle, so that replicas which still serve the old certificate are
 //! believed until they have read the new one. Real time.
@@ -13,7 +13,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use chrono::{DateTime, TimeDelta, Utc};
 use k8s_openapi::ByteString;
-use k8s_openapi::api::admissionregistration::v1::ValidatingWebhookConfiguration;
+use k8s_openapi::api::admissionregistration::v1::{MutatingWebhookConfiguration, ValidatingWebhookConfiguration};
 use k8s_openapi::api::core::v1::Secret;
 use kube::Client;
 use kube::ResourceExt;
@@ -27,7 +27,7 @@ use serde_json::json;
 
 use super::Reached;
 use super::super::chain::chain;
-use crate::api::FIELD_MANAGER;
+use crate::api::{FIELD_MANAGER, labels};
 
 const SECRET: &str = "purser-webhook-certificate";
 const CONFIGURATION: &str = "purser";
@@ -176,10 +176,13 @@ impl Certificates {
         let kept = self.served.0.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
         let Some(kept) = kept else { return Ok(()) };
         let bundle = STANDARD.encode(&kept.authorities);
-        let body = configuration(&self.reached, &bundle);
-        let api: Api<ValidatingWebhookConfiguration> = Api::all(self.client.clone());
         let params = PatchParams::apply(FIELD_MANAGER).force();
-        api.patch(CONFIGURATION, &params, &Patch::Apply(&body)).await.map_err(doing("announce the webhook"))?;
+        let validating: Api<ValidatingWebhookConfiguration> = Api::all(self.client.clone());
+        let body = Patch::Apply(validating_configuration(&self.reached, &bundle));
+        validating.patch(CONFIGURATION, &params, &body).await.map_err(doing("announce the validating webhook"))?;
+        let mutating: Api<MutatingWebhookConfiguration> = Api::all(self.client.clone());
+        let body = Patch::Apply(mutating_configuration(&self.reached, &bundle));
+        mutating.patch(CONFIGURATION, &params, &body).await.map_err(doing("announce the mutating webhook"))?;
         Ok(())
     }
 
@@ -195,13 +198,17 @@ impl Certificates {
     }
 }
 
-/// Metadata alone (finalizers, labels) is nobody's concern, so that a job can always be let go.
-fn configuration(reached: &Reached, bundle: &str) -> serde_json::Value {
+fn client_config(reached: &Reached, bundle: &str, path: &str) -> serde_json::Value {
     let mut client = match reached {
-        Reached::ByService { namespace } => json!({"service": {"name": "purser", "namespace": namespace, "path": super::review::PATH, "port": 443}}),
-        Reached::ByUrl(url) => json!({"url": format!("{}{}", url.as_str().trim_end_matches('/'), super::review::PATH)}),
+        Reached::ByService { namespace } => json!({"service": {"name": "purser", "namespace": namespace, "path": path, "port": 443}}),
+        Reached::ByUrl(url) => json!({"url": format!("{}{path}", url.as_str().trim_end_matches('/'))}),
     };
     client["caBundle"] = json!(bundle);
+    client
+}
+
+/// Metadata alone (finalizers, labels) is nobody's concern, so that a job can always be let go.
+fn validating_configuration(reached: &Reached, bundle: &str) -> serde_json::Value {
     json!({
         "apiVersion": "admissionregistration.k8s.io/v1",
         "kind": "ValidatingWebhookConfiguration",
@@ -212,7 +219,7 @@ fn configuration(reached: &Reached, bundle: &str) -> serde_json::Value {
             "sideEffects": "None",
             "failurePolicy": "Fail",
             "timeoutSeconds": 5,
-            "clientConfig": client,
+            "clientConfig": client_config(reached, bundle, super::review::PATH),
             "matchConditions": [{"name": "spec-changes", "expression": "request.operation == 'CREATE' || object.spec != oldObject.spec"}],
             "rules": [{
                 "apiGroups": ["purser.dev"],
@@ -221,6 +228,32 @@ fn configuration(reached: &Reached, bundle: &str) -> serde_json::Value {
                 "resources": ["trainingjobs", "experiments", "capacitypools", "teams"],
             }],
         }],
+    })
+}
+
+/// Only pods that opted in, by their own label or their namespace's, and that nobody has held back yet.
+fn mutating_configuration(reached: &Reached, bundle: &str) -> serde_json::Value {
+    let webhook = |name: &str, namespaces: serde_json::Value, own: &str| {
+        json!({
+            "name": name,
+            "admissionReviewVersions": ["v1"],
+            "sideEffects": "None",
+            "failurePolicy": "Fail",
+            "timeoutSeconds": 5,
+            "clientConfig": client_config(reached, bundle, super::pods::PATH),
+            "namespaceSelector": {"matchExpressions": namespaces},
+            "objectSelector": {"matchExpressions": [{"key": labels::POOL, "operator": own}, {"key": labels::JOB_UID, "operator": "DoesNotExist"}]},
+            "rules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}],
+        })
+    };
+    json!({
+        "apiVersion": "admissionregistration.k8s.io/v1",
+        "kind": "MutatingWebhookConfiguration",
+        "metadata": {"name": CONFIGURATION},
+        "webhooks": [
+            webhook("pods.purser.dev", json!([]), "Exists"),
+            webhook("namespaces.purser.dev", json!([{"key": labels::POOL, "operator": "Exists"}]), "DoesNotExist"),
+        ],
     })
 }
 
@@ -311,9 +344,12 @@ mod tests {
 
     #[test]
     fn what_is_installed_is_what_purser_announces() {
-        let installed: serde_json::Value = serde_saphyr::from_str(include_str!("../../../manifests/install/webhook.yaml")).unwrap();
-        let mut announced = configuration(&Reached::ByService { namespace: "purser-system".to_owned() }, "");
-        announced["webhooks"][0]["clientConfig"].as_object_mut().unwrap().remove("caBundle");
+        let installed: Vec<serde_json::Value> = serde_saphyr::from_multiple(include_str!("../../../manifests/install/webhook.yaml")).unwrap();
+        let reached = Reached::ByService { namespace: "purser-system".to_owned() };
+        let mut announced = vec![validating_configuration(&reached, ""), mutating_configuration(&reached, "")];
+        for webhook in announced.iter_mut().flat_map(|one| one["webhooks"].as_array_mut().unwrap()) {
+            webhook["clientConfig"].as_object_mut().unwrap().remove("caBundle");
+        }
         assert_eq!(installed, announced);
     }
 

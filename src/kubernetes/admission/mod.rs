@@ -5,12 +5,15 @@
 //!                   ▲
 //!                   └── certificates: made here, kept in a Secret, rotated before they expire
 //! ```
+//! Pods that opt in to a pool's fleet are held back on the way in (`pods`, path `/mutate`).
+//!
 //! Shapes and ranges are the CRDs' business; here are the rules over several objects, and the pod template, which only the
 //! API server itself can judge (a dry run of the Job made from it). Two objects that are admitted in the same moment may
 //! still disagree with each other: their conditions say so then.
 
 pub mod certificates;
 mod job;
+pub mod pods;
 mod pool;
 mod review;
 mod server;

@@ -14,6 +14,9 @@ use crate::api::CapacityPool;
 use crate::api::pool::NodesPool;
 
 pub async fn judge(checks: &Checks, pool: &CapacityPool) -> Verdict {
+    if let Some(pods) = &pool.spec.pods {
+        pods.validate().map_err(|why| Denial::new(why, "kubectl explain capacitypool.spec.pods shows each field"))?;
+    }
     if let Some(aws) = &pool.spec.aws {
         let config = pools::config(&pool.name_any(), &checks.cluster_id, &pool.spec.requirements, aws);
         config.validate().map_err(|why| Denial::new(why, "kubectl explain capacitypool.spec.aws shows each field"))?;

@@ -7,7 +7,7 @@ use kube::core::DynamicObject;
 use kube::core::admission::{AdmissionRequest, AdmissionResponse, AdmissionReview, Operation};
 use serde::de::DeserializeOwned;
 
-use super::{Checks, job, pool, team};
+use super::{Checks, job, pods, pool, team};
 use crate::api::{CapacityPool, Team, TrainingJob};
 
 pub const PATH: &str = "/validate";
@@ -37,7 +37,7 @@ impl std::fmt::Display for Denial {
 pub type Verdict = Result<Vec<String>, Denial>;
 
 pub fn routes(checks: Checks) -> Router {
-    Router::new().route(PATH, post(review)).layer(DefaultBodyLimit::max(BODY_MAX)).with_state(checks)
+    Router::new().route(PATH, post(review)).route(pods::PATH, post(pods::review)).layer(DefaultBodyLimit::max(BODY_MAX)).with_state(checks)
 }
 
 async fn review(State(checks): State<Checks>, Json(review): Json<AdmissionReview<DynamicObject>>) -> Json<AdmissionReview<DynamicObject>> {
@@ -77,7 +77,7 @@ async fn judge(checks: &Checks, request: &AdmissionRequest<DynamicObject>) -> Ve
     }
 }
 
-fn parse<K: DeserializeOwned>(object: &DynamicObject) -> Result<K, Denial> {
+pub fn parse<K: DeserializeOwned>(object: &DynamicObject) -> Result<K, Denial> {
     let parsed = serde_json::to_value(object).and_then(serde_json::from_value);
     parsed.map_err(|error| Denial::new(format!("the object does not parse: {error}"), "kubectl explain shows each field"))
 }

@@ -3,6 +3,8 @@
 //! The order of effects is what makes a crash harmless: the claim (with the whole request) before the cloud is asked, the
 //! claim's UID as the cloud's client token, the answer recorded only while the claim is still `Written`.
 
+use std::collections::BTreeMap;
+
 use chrono::{DateTime, Utc};
 use kube::api::{Api, DeleteParams, ObjectMeta, PostParams, Preconditions};
 
@@ -12,7 +14,7 @@ use super::{Applied, ApplyError, Hands, Result, doing, dropped, is_already_exist
 use crate::api::claim::CapacityClaimSpec;
 use crate::api::{CapacityClaim, FIELD_MANAGER, labels};
 use crate::capacity::claim::ClaimStatus;
-use crate::capacity::{ClaimPhase, ClaimRecord, ClaimedInstance, Provider, Refusal, RefusalCode};
+use crate::capacity::{ClaimPhase, ClaimRecord, ClaimedInstance, Provider, Refusal, RefusalCode, Serves};
 use crate::cloud::{Cloud, LaunchAnswer, LaunchRequest};
 
 /// How often a write is repeated when others changed the object in between.
@@ -20,21 +22,15 @@ const CONTENTION_TRIES: u32 = 5;
 
 impl Hands {
     pub(super) async fn write_claim(&self, name: &str, record: &ClaimRecord) -> Result {
-        if let Some(why) = self.hold_job(&record.job).await? {
-            return dropped(why);
+        let mut marks = BTreeMap::from([(labels::POOL.to_owned(), label_value(&record.pool))]);
+        if let Serves::Attempt { job, attempt: _ } = record.serves() {
+            if let Some(why) = self.hold_job(job).await? {
+                return dropped(why);
+            }
+            marks.extend([(labels::JOB.to_owned(), label_value(&job.name)), (labels::JOB_UID.to_owned(), job.uid.clone())]);
         }
         let mut claim = CapacityClaim::new(name, CapacityClaimSpec { record: record.clone() });
-        claim.metadata = ObjectMeta {
-            labels: Some(
-                [
-                    (labels::JOB.to_owned(), label_value(&record.job.name)),
-                    (labels::JOB_UID.to_owned(), record.job.uid.clone()),
-                    (labels::POOL.to_owned(), label_value(&record.pool)),
-                ]
-                .into(),
-            ),
-            ..claim.metadata
-        };
+        claim.metadata = ObjectMeta { labels: Some(marks), ..claim.metadata };
         let created = perform(Effect::WriteClaim, async {
             tolerate(self.claims().create(&written_by_purser(), &claim).await, is_already_exists)
         });

@@ -8,12 +8,14 @@
 //!  nodes.rs     AdoptNode TaintNode RemoveNode, and what AskCloud and Release are for provider `nodes`
 //!  jobs.rs      RecordJob ReleaseJob
 //!  workloads.rs StartAttempt EndAttempt ReleasePods     (manifest.rs builds the objects, purely)
+//!  pods.rs      PlacePod EvictPod
 //! ```
 
 mod claims;
 mod jobs;
 pub mod manifest;
 mod nodes;
+mod pods;
 mod workloads;
 
 use std::collections::BTreeMap;
@@ -28,6 +30,7 @@ use crate::scheduling::Action;
 
 pub(in crate::kubernetes) use claims::region_of;
 pub(in crate::kubernetes) use jobs::version_of;
+pub(in crate::kubernetes) use pods::is_gated;
 
 /// What acts: the two worlds that actions change, and the clock.
 #[derive(Clone)]
@@ -96,6 +99,8 @@ impl Hands {
             Action::TerminateOrphans { pool, instances } => self.terminate_orphans(seen.regions.get(pool), instances).await,
             Action::DeleteClaim { claim, uid } => self.delete_claim(claim, uid).await,
             Action::ReleaseJob { job } => self.release_job(job).await,
+            Action::PlacePod { pod, claim, node, hostname } => self.place_pod(pod, claim, node, hostname).await,
+            Action::EvictPod { pod, node, because: _ } => self.evict_pod(pod, node).await,
         }
     }
 }
@@ -118,6 +123,8 @@ pub fn kind(action: &Action) -> &'static str {
         Action::TerminateOrphans { .. } => "TerminateOrphans",
         Action::DeleteClaim { .. } => "DeleteClaim",
         Action::ReleaseJob { .. } => "ReleaseJob",
+        Action::PlacePod { .. } => "PlacePod",
+        Action::EvictPod { .. } => "EvictPod",
     }
 }
 

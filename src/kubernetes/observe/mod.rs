@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  API server ──lists, anew in every cycle──► jobs, claims      (the records that Purser itself writes)
-//!             ──watches──────────────────────► experiments, teams, pools, nodes, Jobs, pods
+//!             ──watches──────────────────────► experiments, teams, pools, nodes, Jobs, pods, volumes
 //!  clouds     ───────────────────────────────► quotes, machines
 //!  ledger     ──sums, kept in memory─────────► what was charged
 //! ```
@@ -12,7 +12,9 @@
 
 pub mod jobs;
 pub mod nodes;
+pub mod pods;
 pub mod pools;
+pub mod quantity;
 pub mod stores;
 pub mod workloads;
 
@@ -27,6 +29,7 @@ use kube::core::DeserializeGuard;
 use kube::{Client, ResourceExt};
 use tokio::sync::Mutex;
 
+use self::pods::VolumeZones;
 use self::pools::{Quoter, SeenPool};
 use self::stores::{Stores, parsed};
 use self::workloads::Attempts;
@@ -38,7 +41,7 @@ use crate::api::{CapacityClaim, TrainingJob};
 use crate::capacity::{Claim, Provider};
 use crate::cloud::Cloud;
 use crate::scheduling::{Snapshot, boot};
-use crate::scheduling::snapshot::{CloudInstance, NodeView, Observed};
+use crate::scheduling::snapshot::{CloudInstance, NodeView, Observed, PodView};
 
 /// Events in the cluster come in bursts; the clouds are not asked for their machines more often than this (market time).
 const MACHINES_LISTED_EVERY: TimeDelta = TimeDelta::seconds(1);
@@ -102,6 +105,7 @@ impl Observer {
             claims: claims.readable.iter().filter_map(core_claim).collect(),
             nodes: node_views(&nodes, &pool_objects),
             workloads: self.workloads(&nodes),
+            pods: self.pods(),
             instances,
             orphans_seen,
             reaction,
@@ -138,6 +142,11 @@ impl Observer {
         let names: BTreeSet<String> = nodes.iter().map(ResourceExt::name_any).collect();
         let attempts = Attempts { clock: &self.clock, real_now: self.clock.real_now(), nodes: &names };
         attempts.views(&parsed(&self.stores.workloads), &parsed(&self.stores.pods))
+    }
+
+    fn pods(&self) -> Vec<PodView> {
+        let volumes = VolumeZones::of(&parsed(&self.stores.volume_claims), &parsed(&self.stores.volumes));
+        pods::views(&parsed(&self.stores.pool_pods), &volumes)
     }
 
     /// `Unknown` as soon as one region does not answer: machines that were not looked at are not gone.

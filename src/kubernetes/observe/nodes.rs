@@ -2,17 +2,19 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::Node;
-use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::api::core::v1::{Node, Taint};
 use kube::ResourceExt;
 
+use super::pods;
+use super::quantity::Amount;
 use crate::api::labels;
 use crate::api::pool::{CapacityPoolSpec, NodesPool};
 use crate::capacity::catalogue;
 use crate::capacity::offer::QuotedOffer;
 use crate::capacity::{CapacityKind, InstanceType, Offer, PriceSource, Provider};
 use crate::cloud::Quote;
-use crate::scheduling::snapshot::NodeView;
+use crate::scheduling::packing;
+use crate::scheduling::snapshot::{NodeRoom, NodeView};
 use crate::units::MoneyPerHour;
 
 pub const INSTANCE_TYPE: &str = "node.kubernetes.io/instance-type";
@@ -38,6 +40,7 @@ pub fn view(node: &Node, pool_of: impl Fn(&Node) -> Option<String>) -> NodeView 
         claim: node.labels().get(labels::CLAIM).cloned(),
         labels: node.labels().clone(),
         pool: pool_of(node),
+        room: room(node),
     }
 }
 
@@ -111,7 +114,7 @@ fn machine(node: &Node) -> InstanceType {
         return entry.machine.clone();
     }
     let capacity = node.status.as_ref().and_then(|status| status.capacity.clone()).unwrap_or_default();
-    let count = |resource: &str| capacity.get(resource).and_then(whole).unwrap_or_default();
+    let count = |resource: &str| capacity.get(resource).and_then(Amount::of).map(Amount::down).unwrap_or_default();
     InstanceType {
         name,
         vcpu: u32::try_from(count("cpu")).unwrap_or(u32::MAX),
@@ -119,6 +122,7 @@ fn machine(node: &Node) -> InstanceType {
         gpus: u32::try_from(count(GPU_RESOURCE)).unwrap_or(u32::MAX),
         gpu_name: node.labels().get(GPU_NAME).cloned(),
         architecture: label(node, ARCHITECTURE),
+        pods: u32::try_from(count("pods")).unwrap_or(u32::MAX),
     }
 }
 
@@ -126,24 +130,13 @@ fn label(node: &Node, key: &str) -> String {
     node.labels().get(key).cloned().unwrap_or_default()
 }
 
-/// A quantity as a whole number, rounded down: `8`, `7910m`, `32Gi`, `65536000Ki`.
-fn whole(quantity: &Quantity) -> Option<u64> {
-    let text = quantity.0.as_str();
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let number: u64 = text[..digits].parse().ok()?;
-    let times = |factor: u64| number.checked_mul(factor);
-    match &text[digits..] {
-        "" => Some(number),
-        "m" => Some(number / 1000),
-        "k" => times(1000),
-        "M" => times(1_000_000),
-        "G" => times(1_000_000_000),
-        "Ki" => times(1 << 10),
-        "Mi" => times(1 << 20),
-        "Gi" => times(1 << 30),
-        "Ti" => times(1 << 40),
-        _ => None,
-    }
+/// What it has for pods, and who is kept away besides.
+fn room(node: &Node) -> Option<NodeRoom> {
+    let (allocatable, pods_max) = pods::allocatable(node.status.as_ref()?.allocatable.as_ref()?);
+    let taints = node.spec.as_ref().and_then(|spec| spec.taints.as_ref());
+    let keeps_away = |taint: &&Taint| taint.effect != "PreferNoSchedule" && !taint.key.starts_with("purser.dev/");
+    let taint = |taint: &Taint| packing::Taint { key: taint.key.clone(), value: taint.value.clone().unwrap_or_default(), effect: taint.effect.clone() };
+    Some(NodeRoom { allocatable, pods_max, taints: taints.into_iter().flatten().filter(keeps_away).map(taint).collect() })
 }
 
 #[cfg(test)]
@@ -196,11 +189,5 @@ mod tests {
         let (first, second) = (pool(json!({"team": "ml"})), pool(json!({"topology.kubernetes.io/zone": "us-east-1a"})));
         let conflicts = claimed_twice(&[("first", &first), ("second", &second)].into(), &[node("a", json!({}))]);
         assert!(conflicts["first"].contains("second") && conflicts["second"].contains("first"));
-    }
-
-    #[test]
-    fn quantities_are_read_as_kubernetes_writes_them() {
-        let read = |text: &str| whole(&Quantity(text.to_owned()));
-        assert_eq!((read("8"), read("7910m"), read("2Ki"), read("1e3")), (Some(8), Some(7), Some(2048), None));
     }
 }

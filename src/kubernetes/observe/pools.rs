@@ -11,7 +11,7 @@ use kube::core::DeserializeGuard;
 use super::nodes;
 use crate::api::pool::{AwsPool, CapacityPoolSpec, NodesPool};
 use crate::api::{CapacityPool, ConditionReason};
-use crate::capacity::{InstanceRequirements, PriceSource, Provider};
+use crate::capacity::{InstanceRequirements, PodsPolicy, PriceSource, Provider};
 use crate::cloud::{Cloud, PoolConfig, Quote};
 use crate::scheduling::snapshot::PoolView;
 use crate::units::Span;
@@ -55,6 +55,9 @@ impl Quoter<'_> {
     }
 
     async fn quoted(&self, name: &str, spec: &CapacityPoolSpec) -> SeenPool {
+        if let Some(Err(why)) = spec.pods.as_ref().map(PodsPolicy::validate) {
+            return seen(name, spec, refuse(ConditionReason::InvalidSpec, why), None);
+        }
         match (spec.provider, &spec.aws, &spec.nodes) {
             (Provider::Nodes, _, Some(pool)) => with_quote(seen(name, spec, Ok(()), None), nodes::quote(spec, pool, self.nodes)),
             (Provider::Aws, Some(aws), _) => self.quoted_by_cloud(name, spec, aws).await,
@@ -118,6 +121,7 @@ fn seen(name: &str, spec: &CapacityPoolSpec, state: State, config: Option<PoolCo
         price_source: PriceSource::Pool,
         boot: spec.boot,
         machines_max: spec.limits.machines,
+        pods: spec.pods.clone(),
         request_template: config.as_ref().and_then(|config| serde_json::to_string(config).ok()).unwrap_or_default(),
     };
     SeenPool { view, warnings: Vec::new(), config }
@@ -139,6 +143,7 @@ fn unreadable(name: String, error: &str) -> SeenPool {
         price_source: PriceSource::Pool,
         boot: Span::default(),
         machines_max: Some(0),
+        pods: None,
         request_template: String::new(),
     };
     SeenPool { view, warnings: Vec::new(), config: None }

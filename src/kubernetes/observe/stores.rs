@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod};
 use kube::api::Api;
 use kube::core::{DeserializeGuard, PartialObjectMeta};
 use kube::runtime::reflector::{self, Store};
@@ -33,6 +33,10 @@ pub struct Stores {
     pub workloads: Guarded<Job>,
     /// Only those of attempts.
     pub pods: Guarded<Pod>,
+    /// Only those with the label of a pool.
+    pub pool_pods: Guarded<Pod>,
+    pub volume_claims: Guarded<PersistentVolumeClaim>,
+    pub volumes: Guarded<PersistentVolume>,
     _watches: JoinSet<()>,
 }
 
@@ -55,6 +59,9 @@ impl Stores {
             nodes: reflect(&mut watches, Api::all(client.clone()), watcher::Config::default(), changed),
             workloads: reflect(&mut watches, Api::all(client.clone()), of_attempts.clone(), changed),
             pods: reflect(&mut watches, Api::all(client.clone()), of_attempts, changed),
+            pool_pods: reflect(&mut watches, Api::all(client.clone()), watcher::Config::default().labels(labels::POOL), changed),
+            volume_claims: reflect(&mut watches, Api::all(client.clone()), watcher::Config::default(), changed),
+            volumes: reflect(&mut watches, Api::all(client.clone()), watcher::Config::default(), changed),
             _watches: JoinSet::new(),
         };
         notice::<TrainingJob>(&mut watches, Api::all(client.clone()), changed);
@@ -69,7 +76,10 @@ impl Stores {
         wait("CapacityPool", &self.pools, limit).await?;
         wait("Node", &self.nodes, limit).await?;
         wait("Job", &self.workloads, limit).await?;
-        wait("Pod", &self.pods, limit).await
+        wait("Pod", &self.pods, limit).await?;
+        wait("Pod", &self.pool_pods, limit).await?;
+        wait("PersistentVolumeClaim", &self.volume_claims, limit).await?;
+        wait("PersistentVolume", &self.volumes, limit).await
     }
 }
 

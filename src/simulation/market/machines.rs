@@ -134,6 +134,7 @@ impl Row {
                 gpus: self.gpus,
                 gpu_name: (self.gpus > 0).then(|| self.gpu_name.to_owned()),
                 architecture: "amd64".to_owned(),
+                pods: 0,
             },
             gpu_memory_mib: self.gpu_memory_mib,
             on_demand: MoneyPerHour(Money::usd_atoms(self.on_demand * (ATOMS_PER_UNIT / 10_000))),

@@ -1,12 +1,13 @@
 //! A market of machines: how many of each type a zone can give at each second, at which price.
 //!
-//! A [`Market`] comes from measured traces ([`trace`]), from a seed ([`seeded`]) or from code ([`demo`]); [`fleet`] is what
+//! A [`Market`] comes from measured traces ([`trace`]), from a seed ([`seeded`]), from a price list ([`catalogue`]) or from code ([`demo`]); [`fleet`] is what
 //! was bought on it and what becomes of that. Pure: times come in, nothing here reads a clock.
 //!
 //! ```text
 //!  trace · seeded · demo → Market ← Fleet (buy, end, advance) → facts → purser twin
 //! ```
 
+pub mod catalogue;
 pub mod demo;
 pub mod fleet;
 pub mod machines;

@@ -89,6 +89,7 @@ impl World {
                     claim: None,
                     labels: Default::default(),
                     pool: Some(vm.pool.clone()),
+                    room: None,
                 };
                 self.nodes.insert(name, node);
             }

@@ -52,6 +52,8 @@ impl World {
             Action::ReleasePods { job, attempt: _, workload, pods } => self.release_pods(job, workload, pods)?,
             Action::TerminateOrphans { pool: _, instances } => self.terminate(instances),
             Action::DeleteClaim { claim, uid } => self.delete_claim(claim, uid)?,
+            // These worlds have no pods but those of jobs.
+            Action::PlacePod { .. } | Action::EvictPod { .. } => return Err(format!("{action:?} where there are no such pods")),
             Action::ReleaseJob { job } => {
                 if let Some(view) = self.jobs.remove(&job.uid) {
                     self.departed.insert(job.uid.clone(), view);

@@ -253,6 +253,7 @@ impl World {
             claims: frame(claims).claims.clone(),
             nodes: frame(nodes).nodes.clone(),
             workloads: frame(workloads).workloads.clone(),
+            pods: Vec::new(),
             instances: frame(instances).instances.clone(),
             ..fresh
         };
@@ -285,6 +286,7 @@ impl World {
             claims: self.claims.values().cloned().collect(),
             nodes: self.nodes.values().cloned().collect(),
             workloads: self.workloads.values().map(|workload| self.seen_workload(&workload.view)).collect(),
+            pods: Vec::new(),
             instances: Observed::Known(self.cloud.list(self.now)),
             orphans_seen: self.orphans_seen.clone(),
             reaction: Default::default(),

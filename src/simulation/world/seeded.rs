@@ -105,6 +105,7 @@ fn quoted(provider: Provider, instance_type: &str, zone: &str, kind: CapacityKin
         gpus: 1,
         gpu_name: Some("A10G".into()),
         architecture: "amd64".into(),
+        pods: 0,
     };
     QuotedOffer { offer, machine, available_max: None }
 }
@@ -119,6 +120,7 @@ fn pool(name: &str, provider: Provider, offers: Vec<QuotedOffer>) -> PoolView {
         price_source: PriceSource::Live,
         boot: Span::minutes(3),
         machines_max: Some(8),
+        pods: None,
         request_template: "{}".into(),
     }
 }
@@ -149,5 +151,6 @@ fn standing_node(index: u32) -> NodeView {
         claim: None,
         labels: [("node.kubernetes.io/instance-type".to_owned(), "metal".to_owned())].into(),
         pool: Some(NODE_POOL.into()),
+        room: None,
     }
 }

@@ -49,6 +49,13 @@ fn instance_type(xml: &mut Xml, machine: &MachineType) {
         xml.field("defaultThreadsPerCore", 2);
     });
     xml.node("memoryInfo", |xml| xml.field("sizeInMiB", facts.memory_mib));
+    if facts.pods > 2 {
+        // One interface with addresses for so many pods; two more use the host's own.
+        xml.node("networkInfo", |xml| {
+            xml.field("maximumNetworkInterfaces", 1);
+            xml.field("ipv4AddressesPerInterface", facts.pods - 1);
+        });
+    }
     if let Some(name) = facts.gpu_name.as_ref().filter(|_| facts.gpus > 0) {
         xml.node("gpuInfo", |xml| {
             xml.items("gpus", [()], |xml, ()| {

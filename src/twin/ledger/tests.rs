@@ -215,6 +215,7 @@ mod metered {
             count: 1,
             decided_at: found.launched_at,
             nodes: Vec::new(),
+            slots: Vec::new(),
             request: String::new(),
         };
         let status = ClaimStatus { phase: ClaimPhase::Granted, instances: vec![instance], ..ClaimStatus::default() };

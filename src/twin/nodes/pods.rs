@@ -221,7 +221,7 @@ mod tests {
             zone: "us-east-1a".into(),
             region: "us-east-1".into(),
             kind: CapacityKind::Spot,
-            facts: InstanceType { name: "g5.xlarge".into(), vcpu: 4, memory_mib: 16_384, gpus: 1, gpu_name: None, architecture: "amd64".into() },
+            facts: InstanceType { name: "g5.xlarge".into(), vcpu: 4, memory_mib: 16_384, gpus: 1, gpu_name: None, architecture: "amd64".into(), pods: 0 },
             ended_at: ended_at.filter(|_| rank == 1),
         };
         (0..2).map(|rank| (format!("n{rank}"), machine(rank))).collect()

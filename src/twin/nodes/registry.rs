@@ -80,16 +80,19 @@ pub fn unclaimed() -> Taint {
 
 fn fake_node(machine: &Machine) -> Node {
     let facts = &machine.facts;
-    // What a kubelet keeps back is small; the whole machine is what jobs ask for.
-    let mut resources = json!({
-        "cpu": facts.vcpu.to_string(),
-        "memory": format!("{}Mi", facts.memory_mib),
-        "ephemeral-storage": "100Gi",
-        "pods": "110",
-    });
-    if facts.gpus > 0 {
-        resources["nvidia.com/gpu"] = json!(facts.gpus.to_string());
-    }
+    let allocatable = facts.allocatable();
+    let resources = |cpu_milli: u64, memory_mib: u64| {
+        let mut resources = json!({
+            "cpu": format!("{cpu_milli}m"),
+            "memory": format!("{memory_mib}Mi"),
+            "ephemeral-storage": "100Gi",
+            "pods": allocatable.pods.to_string(),
+        });
+        if facts.gpus > 0 {
+            resources["nvidia.com/gpu"] = json!(facts.gpus.to_string());
+        }
+        resources
+    };
     let mut labels = json!({"kubernetes.io/hostname": machine.node, "kubernetes.io/os": "linux", "kubernetes.io/arch": facts.architecture});
     for (key, value) in node_labels(machine) {
         labels[key] = json!(value);
@@ -99,7 +102,10 @@ fn fake_node(machine: &Machine) -> Node {
         "kind": "Node",
         "metadata": {"name": machine.node, "annotations": {"kwok.x-k8s.io/node": "fake"}, "labels": labels},
         "spec": {"providerID": machine.provider_id(), "taints": [unclaimed()]},
-        "status": {"capacity": resources, "allocatable": resources},
+        "status": {
+            "capacity": resources(u64::from(facts.vcpu) * 1000, facts.memory_mib),
+            "allocatable": resources(allocatable.cpu_milli, allocatable.memory_mib),
+        },
     });
     serde_json::from_value(node).expect("the manifest above is a Node")
 }
