@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod end_to_end;
+mod fleet;
 mod harness;
 mod local_cluster;
 mod operator;

@@ -48,6 +48,7 @@ fn claim(name: &str, experiment: &str, team: Option<&str>, offer: Offer, running
         count: 1,
         decided_at: at(running) - TimeDelta::minutes(2),
         nodes: Vec::new(),
+        slots: Vec::new(),
         request: String::new(),
     };
     let status = ClaimStatus { phase: ClaimPhase::Ended, instances: vec![instance], ..ClaimStatus::default() };
