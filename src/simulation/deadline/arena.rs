@@ -13,7 +13,12 @@ pub struct Seat {
     pub up: Vec<bool>,
     /// What a tick costs the whole gang; the last value goes on.
     pub price: Vec<f64>,
+    /// Seconds of the job's work done in 1000 seconds here: another type of machine is faster or slower.
+    pub speed_permille: i64,
 }
+
+/// The speed that a job's work is stated for.
+pub const FULL_SPEED: i64 = 1000;
 
 impl Seat {
     pub fn is_up(&self, tick: usize) -> bool {
@@ -41,7 +46,7 @@ impl Arena {
     /// Zones of one region at one price: spot 1 a tick, on-demand `on_demand`, never exhausted.
     pub fn of_equal_prices(tick_seconds: i64, zones: Vec<(String, Vec<bool>)>, on_demand: f64) -> Arena {
         let ticks = zones.iter().map(|(_, up)| up.len()).min().unwrap_or_default();
-        let seat = |zone, kind, up, price| Seat { zone, region: 0, kind, up, price: vec![price] };
+        let seat = |zone, kind, up, price| Seat { zone, region: 0, kind, up, price: vec![price], speed_permille: FULL_SPEED };
         let mut seats: Vec<Seat> = zones.into_iter().map(|(zone, up)| seat(zone, CapacityKind::Spot, up[..ticks].to_vec(), 1.0)).collect();
         seats.push(seat("any".to_owned(), CapacityKind::OnDemand, Vec::new(), on_demand));
         Arena { tick_seconds, ticks, seats, transfer: vec![vec![0.0]] }

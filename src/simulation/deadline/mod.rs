@@ -11,10 +11,15 @@
 //! statistics, and floats.
 
 pub mod arena;
+mod bound;
 pub mod cases;
+pub mod contest;
+mod horizon;
 pub mod optimum;
 pub mod published;
 pub mod run;
+pub mod table;
 
 pub use arena::{Arena, Seat};
-pub use run::{Outcome, Policy, Task, View, run};
+pub use optimum::optimum;
+pub use run::{Outcome, Policy, Task, View, replay, run};

@@ -1,155 +1,170 @@
 //! The least that somebody who knew the future would have paid; exact.
 //!
-//! A launch adds the overhead to the work that remains, a paid tick takes a tick's length from it. Going forward over the
+//! A launch adds the overhead to the work that remains, a paid tick takes a tick's work from it. Going forward over the
 //! ticks, each place (a seat, or idle with the data in a region) keeps the pairs (work that remains, cost so far) that no
-//! other pair beats in both. Pairs that cannot end below a cost already reached are dropped: what remains costs at least the
-//! cheapest ticks to come, were there no launches. Both prunings are lossless.
+//! other pair beats in both. Pairs that cannot end below a cost already reached are dropped ([`super::bound`]). Both prunings
+//! are lossless. (A launch left before its overhead is over counts its rest twice here; no best run has one.)
 
+use super::bound::Bound;
+use super::horizon::{Horizon, Place};
 use super::{Arena, Task};
 
-/// Work that remains and the cost so far.
+/// The best run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Optimum {
+    pub cost: f64,
+    /// The seat of every tick until the work is done.
+    pub seats: Vec<Option<usize>>,
+}
+
+/// The best run that keeps the deadline, if there is one; `reached` is the cost of any such run (infinity where none is known).
+pub fn optimum(arena: &Arena, task: &Task, reached: f64) -> Option<Optimum> {
+    let horizon = Horizon::of(arena, task);
+    let bound = Bound::of(&horizon)?;
+    let best = reached.min(bound.reached) * (1.0 + ROUNDING) + f64::MIN_POSITIVE;
+    Search { horizon: &horizon, bound: &bound, best, found: None, steps: Vec::new() }.solve()
+}
+
+/// What sums of the same prices in another order may differ by, relatively.
+const ROUNDING: f64 = 1e-9;
+
+/// Work that remains, the cost so far, and how one came here.
 #[derive(Clone, Copy, Debug)]
 struct Label {
     left: i64,
     cost: f64,
+    /// The last step; 0 is none.
+    step: u32,
 }
 
-/// The least cost, given the cost of any run that keeps the deadline (infinity where none is known).
-pub fn optimum(arena: &Arena, task: &Task, reached: f64) -> Option<f64> {
-    Search::new(arena, task, reached).solve()
+/// A paid tick of a way.
+#[derive(Clone, Copy, Debug)]
+struct Step {
+    before: u32,
+    tick: u32,
+    seat: u32,
 }
 
 struct Search<'a> {
-    arena: &'a Arena,
-    task: &'a Task,
+    horizon: &'a Horizon<'a>,
+    bound: &'a Bound,
     best: f64,
-    floor: Floor,
+    /// The last step of the best way so far.
+    found: Option<Step>,
+    steps: Vec<Step>,
 }
 
-/// Cost rounding leaves of sums that are equal.
-const ROUNDING: f64 = 1e-9;
+/// Labels by place: ascending work left, strictly descending cost.
+type Labels = Vec<Label>;
 
-impl<'a> Search<'a> {
-    fn new(arena: &'a Arena, task: &'a Task, reached: f64) -> Search<'a> {
-        Search { arena, task, best: reached * (1.0 + ROUNDING) + ROUNDING, floor: Floor::of(arena, task) }
-    }
-
-    fn solve(mut self) -> Option<f64> {
-        let seats = self.arena.seats.len();
-        let regions = self.arena.transfer.len();
-        // Idle before the first launch, on a seat, or idle with data in a region.
-        let mut first: Vec<Label> = vec![Label { left: self.task.true_work, cost: 0.0 }];
-        let mut on: Vec<Vec<Label>> = vec![Vec::new(); seats];
-        let mut idle: Vec<Vec<Label>> = vec![Vec::new(); regions];
-        let mut scratch = Vec::new();
-        let mut found = None;
-        for tick in 0..self.task.deadline_ticks {
-            let now = self.task.start + tick as usize;
-            for (seat, labels) in on.iter().enumerate() {
-                idle[self.arena.seats[seat].region].extend_from_slice(labels);
+impl Search<'_> {
+    fn solve(mut self) -> Option<Optimum> {
+        let (seats, regions) = (self.horizon.seats.len(), self.horizon.regions);
+        let first = [Label { left: self.horizon.work, cost: 0.0, step: 0 }];
+        let mut on: Vec<Labels> = vec![Vec::new(); seats];
+        let mut idle: Vec<Labels> = vec![Vec::new(); regions];
+        let mut pools: Vec<Labels> = vec![Vec::new(); regions];
+        let mut spare = Vec::new();
+        for tick in 0..self.horizon.ticks {
+            for (seat, facts) in self.horizon.seats.iter().enumerate() {
+                merge_in(&mut idle[facts.region], &on[seat], 0.0, &mut spare);
             }
-            idle.iter_mut().for_each(thin_out);
-            let mut next: Vec<Vec<Label>> = Vec::with_capacity(seats);
+            for (region, labels) in idle.iter_mut().enumerate() {
+                self.prune(labels, tick, self.horizon.idle(region));
+            }
+            self.gather(&first, &idle, &mut pools, &mut spare);
+            let mut up = self.horizon.at(tick).iter().peekable();
             for seat in 0..seats {
-                if !self.arena.seats[seat].is_up(now) {
-                    next.push(Vec::new());
-                    continue;
+                match up.next_if(|offer| offer.seat == seat) {
+                    None => on[seat].clear(),
+                    Some(offer) => {
+                        let region = self.horizon.seats[seat].region;
+                        self.sit(seat, tick, offer.price, &mut on[seat], &pools[region], &mut spare);
+                    }
                 }
-                scratch.clear();
-                scratch.extend_from_slice(&on[seat]);
-                let region = self.arena.seats[seat].region;
-                let launch = |label: &Label, transfer: f64| Label { left: label.left + self.task.overhead, cost: label.cost + transfer };
-                scratch.extend(first.iter().map(|label| launch(label, 0.0)));
-                for (from, labels) in idle.iter().enumerate() {
-                    let transfer = self.arena.transfer(Some(from), region);
-                    scratch.extend(labels.iter().map(|label| launch(label, transfer)));
-                }
-                let price = self.arena.seats[seat].price(now);
-                scratch.iter_mut().for_each(|label| {
-                    label.left -= self.arena.tick_seconds;
-                    label.cost += price;
-                });
-                let done = scratch.iter().filter(|label| label.left <= 0).map(|label| label.cost).fold(f64::INFINITY, f64::min);
-                if done <= self.best {
-                    self.best = done;
-                    found = Some(done);
-                }
-                scratch.retain(|label| label.left > 0 && self.may_win(label, tick + 1));
-                thin_out(&mut scratch);
-                next.push(scratch.clone());
-            }
-            on = next;
-            first.retain(|label| self.floor.cost(label.left, tick + 1).is_some_and(|rest| label.cost + rest <= self.best));
-            for labels in &mut idle {
-                let floor = &self.floor;
-                let best = self.best;
-                labels.retain(|label| floor.cost(label.left, tick + 1).is_some_and(|rest| label.cost + rest <= best));
             }
         }
-        found
+        self.trace()
     }
 
-    fn may_win(&self, label: &Label, tick: i64) -> bool {
-        self.floor.cost(label.left, tick).is_some_and(|rest| label.cost + rest <= self.best)
+    /// For each region, everything that could launch there now, the data moved.
+    fn gather(&self, first: &[Label], idle: &[Labels], pools: &mut [Labels], spare: &mut Labels) {
+        for (to, pool) in pools.iter_mut().enumerate() {
+            pool.clear();
+            pool.extend_from_slice(first);
+            for (from, labels) in idle.iter().enumerate() {
+                merge_in(pool, labels, self.horizon.transfer(from, to), spare);
+            }
+        }
+    }
+
+    /// One tick on a seat: whoever was there, and whoever launches.
+    fn sit(&mut self, seat: usize, tick: usize, price: f64, here: &mut Labels, pool: &[Label], spare: &mut Labels) {
+        let facts = self.horizon.seats[seat];
+        let launching = pool.iter().map(|label| Label { left: label.left + facts.launch, ..*label });
+        merge(here.iter().copied(), launching, spare);
+        here.clear();
+        for label in spare.iter() {
+            let step = Step { before: label.step, tick: tick as u32, seat: seat as u32 };
+            let (left, cost) = (label.left - facts.gain, label.cost + price);
+            if left > 0 {
+                here.push(Label { left, cost, ..*label });
+            } else if cost <= self.best {
+                (self.best, self.found) = (cost, Some(step));
+            }
+        }
+        self.prune(here, tick + 1, Place(seat));
+        for label in here {
+            self.steps.push(Step { before: label.step, tick: tick as u32, seat: seat as u32 });
+            label.step = self.steps.len() as u32;
+        }
+    }
+
+    fn prune(&self, labels: &mut Labels, tick: usize, place: Place) {
+        let places = self.horizon.places();
+        let mut line = 0;
+        labels.retain(|label| label.cost + self.bound.rest(tick, place, places, label.left as f64 / 1e3, &mut line) <= self.best);
+    }
+
+    fn trace(self) -> Option<Optimum> {
+        let mut step = self.found?;
+        let mut seats = vec![None; step.tick as usize + 1];
+        loop {
+            seats[step.tick as usize] = Some(step.seat as usize);
+            match step.before.checked_sub(1) {
+                Some(before) => step = self.steps[before as usize],
+                None => return Some(Optimum { cost: self.best, seats }),
+            }
+        }
     }
 }
 
-/// Keeps what no other label beats: ascending work left, strictly descending cost.
-fn thin_out(labels: &mut Vec<Label>) {
-    labels.sort_unstable_by(|a, b| a.left.cmp(&b.left).then(a.cost.total_cmp(&b.cost)));
+/// Adds what costs `more` there to what is here; `spare` is working space.
+fn merge_in(here: &mut Labels, there: &[Label], more: f64, spare: &mut Labels) {
+    if !there.is_empty() {
+        merge(here.iter().copied(), there.iter().map(|label| Label { cost: label.cost + more, ..*label }), spare);
+        std::mem::swap(here, spare);
+    }
+}
+
+/// Of two sorted lists, what no other label beats.
+#[inline]
+fn merge(one: impl Iterator<Item = Label>, other: impl Iterator<Item = Label>, merged: &mut Labels) {
+    let (mut one, mut other) = (one, other);
+    let (mut a, mut b) = (one.next(), other.next());
     let mut cheapest = f64::INFINITY;
-    labels.retain(|label| {
-        let stays = label.cost < cheapest;
-        if stays {
+    merged.clear();
+    loop {
+        let takes_one = match (&a, &b) {
+            (Some(a), Some(b)) => a.left < b.left || (a.left == b.left && a.cost <= b.cost),
+            (Some(_), None) => true,
+            (None, Some(_)) => false,
+            (None, None) => return,
+        };
+        let taken = if takes_one { std::mem::replace(&mut a, one.next()) } else { std::mem::replace(&mut b, other.next()) };
+        if let Some(label) = taken.filter(|label| label.cost < cheapest) {
             cheapest = label.cost;
+            merged.push(label);
         }
-        stays
-    });
-}
-
-/// What work costs at least from a tick on: the cheapest ticks that come, without a launch.
-struct Floor {
-    tick_seconds: i64,
-    /// The prices at which a tick can be had, ascending.
-    prices: Vec<f64>,
-    /// `counts[tick][price]`: ticks from there to the deadline whose cheapest seat has that price.
-    counts: Vec<Vec<u32>>,
-}
-
-impl Floor {
-    fn of(arena: &Arena, task: &Task) -> Floor {
-        let cheapest: Vec<f64> = (0..task.deadline_ticks)
-            .map(|tick| {
-                let now = task.start + tick as usize;
-                arena.seats.iter().filter(|seat| seat.is_up(now)).map(|seat| seat.price(now)).fold(f64::INFINITY, f64::min)
-            })
-            .collect();
-        let mut prices: Vec<f64> = cheapest.iter().copied().filter(|price| price.is_finite()).collect();
-        prices.sort_unstable_by(f64::total_cmp);
-        prices.dedup();
-        let mut counts = vec![vec![0u32; prices.len()]; cheapest.len() + 1];
-        for tick in (0..cheapest.len()).rev() {
-            counts[tick] = counts[tick + 1].clone();
-            let level = prices.partition_point(|price| *price < cheapest[tick]);
-            if let Some(count) = counts[tick].get_mut(level) {
-                *count += 1;
-            }
-        }
-        Floor { tick_seconds: arena.tick_seconds, prices, counts }
-    }
-
-    /// `None` where the ticks to come do not suffice.
-    fn cost(&self, left: i64, tick: i64) -> Option<f64> {
-        let mut needed = super::run::ceil_div(left, self.tick_seconds).max(0) as u32;
-        let mut cost = 0.0;
-        for (price, count) in self.prices.iter().zip(&self.counts[tick as usize]) {
-            let taken = needed.min(*count);
-            cost += f64::from(taken) * price;
-            needed -= taken;
-            if needed == 0 {
-                return Some(cost);
-            }
-        }
-        None
     }
 }

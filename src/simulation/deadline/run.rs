@@ -1,6 +1,6 @@
 //! One run of one policy.
 
-use super::Arena;
+use super::{Arena, arena::FULL_SPEED};
 use crate::capacity::CapacityKind;
 
 /// What is to be done, and from when.
@@ -44,6 +44,8 @@ pub struct View<'a> {
     pub overhead_left: i64,
     /// Work done, seconds.
     pub done: i64,
+    /// The same in thousandths, for seats that are faster or slower than the job's statement.
+    done_exactly: i64,
 }
 
 impl View<'_> {
@@ -84,6 +86,22 @@ impl View<'_> {
         self.arena.seats[seat].price(self.now())
     }
 
+    /// What a tick cost some ticks ago, this one being 0.
+    pub fn price_ago(&self, seat: usize, ticks: usize) -> f64 {
+        self.arena.seats[seat].price(self.now().saturating_sub(ticks))
+    }
+
+    /// Seconds of work done in 1000 seconds on a seat.
+    pub fn speed_permille(&self, seat: usize) -> i64 {
+        self.arena.seats[seat].speed_permille
+    }
+
+    /// Ticks until a reservation ends, this one included; its end is known from its beginning.
+    pub fn reserved_ticks(&self, seat: usize) -> usize {
+        let up = self.arena.seats[seat].up.get(self.now()..).unwrap_or_default();
+        if self.kind(seat) == CapacityKind::Reserved { up.iter().take_while(|up| **up).count() } else { 0 }
+    }
+
     pub fn transfer(&self, to_seat: usize) -> f64 {
         self.arena.transfer(self.region, self.region_of(to_seat))
     }
@@ -98,19 +116,35 @@ impl View<'_> {
         self.seat.is_some_and(|seat| self.kind(seat) == kind)
     }
 
-    /// The cheapest on-demand seat that is up, data moved.
+    /// The on-demand seat that is up and ends the work cheapest, data moved; one that keeps the deadline, if any does.
     pub fn on_demand(&self) -> Option<usize> {
-        let total = |seat: &usize| self.price(*seat) * self.ticks_left().max(1) as f64 + self.transfer(*seat);
+        let late = |seat: &usize| self.ticks_on(*seat) > self.ticks_left();
+        let total = |seat: &usize| self.price(*seat) * self.ticks_left().max(1) as f64 * FULL_SPEED as f64 / self.speed_permille(*seat) as f64 + self.transfer(*seat);
         let sits = |seat: &usize| self.seat == Some(*seat);
-        (self.spot_seats()..self.seats()).filter(|seat| self.is_up(*seat)).min_by(|a, b| {
-            sits(b).cmp(&sits(a)).then(total(a).total_cmp(&total(b)))
-        })
+        let up = self.on_demand_seats().filter(|seat| self.is_up(*seat));
+        up.min_by(|a, b| late(a).cmp(&late(b)).then(sits(b).cmp(&sits(a))).then(total(a).total_cmp(&total(b))))
+    }
+
+    fn on_demand_seats(&self) -> impl Iterator<Item = usize> {
+        (0..self.seats()).filter(|seat| self.kind(*seat) == CapacityKind::OnDemand)
+    }
+
+    /// Ticks from here to the end of the work on a seat, launch included.
+    fn ticks_on(&self, seat: usize) -> i64 {
+        let work = self.task.work_max(self.tick_seconds()) - self.done;
+        let overhead = if self.seat == Some(seat) { self.overhead_left } else { self.task.overhead };
+        ceil_div(ceil_div(work * FULL_SPEED, self.speed_permille(seat)) + overhead, self.tick_seconds())
+    }
+
+    fn is_unfinished(&self) -> bool {
+        self.done_exactly < self.task.true_work * FULL_SPEED
     }
 
     /// No tick may be lost any more.
     pub fn is_critical(&self) -> bool {
         let work = self.task.work_max(self.tick_seconds()) - self.done;
-        ceil_div(work + self.task.overhead, self.tick_seconds()) >= self.ticks_left()
+        let fastest = self.on_demand_seats().map(|seat| self.speed_permille(seat)).max().unwrap_or(FULL_SPEED);
+        ceil_div(ceil_div(work * FULL_SPEED, fastest) + self.task.overhead, self.tick_seconds()) >= self.ticks_left()
     }
 }
 
@@ -138,19 +172,28 @@ const PATIENCE: i64 = 4;
 
 /// Plays the job to its end.
 pub fn run(arena: &Arena, task: &Task, policy: &mut dyn Policy) -> Outcome {
-    let mut view = View { arena, task, tick: 0, seat: None, zone: 0, region: None, overhead_left: 0, done: 0 };
+    play(arena, task, &mut |view| with_safety_net(view, policy.choose(view)))
+}
+
+/// Plays seats that were chosen beforehand, as they are.
+pub fn replay(arena: &Arena, task: &Task, seats: &[Option<usize>]) -> Outcome {
+    play(arena, task, &mut |view| seats.get(view.tick as usize).copied().flatten())
+}
+
+fn play(arena: &Arena, task: &Task, choose: &mut dyn FnMut(&View<'_>) -> Option<usize>) -> Outcome {
+    let mut view = View { arena, task, tick: 0, seat: None, zone: 0, region: None, overhead_left: 0, done: 0, done_exactly: 0 };
     let mut outcome = Outcome::default();
-    while view.done < task.true_work && view.tick < task.deadline_ticks * PATIENCE {
+    while view.is_unfinished() && view.tick < task.deadline_ticks * PATIENCE {
         if view.seat.is_some_and(|seat| !view.is_up(seat)) {
             view.seat = None;
             outcome.preemptions += 1;
         }
-        let chosen = with_safety_net(&view, policy.choose(&view));
+        let chosen = choose(&view);
         sit(&mut view, &mut outcome, chosen);
         view.tick += 1;
     }
     outcome.finish_tick = view.tick;
-    outcome.missed = view.done < task.true_work || view.tick > task.deadline_ticks;
+    outcome.missed = view.is_unfinished() || view.tick > task.deadline_ticks;
     outcome
 }
 
@@ -159,7 +202,8 @@ fn with_safety_net(view: &View<'_>, chosen: Option<usize>) -> Option<usize> {
     if !view.is_critical() {
         return chosen;
     }
-    if view.is_on(CapacityKind::Spot) && view.overhead_left == 0 { view.seat } else { view.on_demand() }
+    let works = view.seat.is_some() && !view.is_on(CapacityKind::OnDemand) && view.overhead_left == 0;
+    if works { view.seat } else { view.on_demand().or(chosen) }
 }
 
 /// Takes the seat for one tick: pays it, and works.
@@ -181,7 +225,8 @@ fn sit(view: &mut View<'_>, outcome: &mut Outcome, chosen: Option<usize>) {
         outcome.cost += view.price(seat);
         view.region = Some(view.region_of(seat));
         let tick_seconds = view.tick_seconds();
-        view.done += (tick_seconds - view.overhead_left).max(0);
+        view.done_exactly += (tick_seconds - view.overhead_left).max(0) * view.speed_permille(seat);
+        view.done = view.done_exactly / FULL_SPEED;
         view.overhead_left = (view.overhead_left - tick_seconds).max(0);
     }
     view.seat = chosen;

@@ -1,0 +1,123 @@
+//! Every policy on the same runs, beside the optimum.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+
+use serde::Serialize;
+
+use super::cases::Cases;
+use super::published::{Greedy, OnDemand, TimeSliced, UniformProgress};
+use super::{Outcome, Policy, optimum, replay, run};
+
+/// Who can play.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Contestant {
+    OnDemand,
+    Greedy,
+    TimeSliced,
+    UniformProgress,
+    /// Who knows the future.
+    Optimal,
+}
+
+impl Contestant {
+    pub const ALL: &[Contestant] = &[Contestant::OnDemand, Contestant::Greedy, Contestant::TimeSliced, Contestant::UniformProgress, Contestant::Optimal];
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            Contestant::OnDemand => "on-demand",
+            Contestant::Greedy => "greedy",
+            Contestant::TimeSliced => "time-sliced",
+            Contestant::UniformProgress => "uniform-progress",
+            Contestant::Optimal => "optimal",
+        }
+    }
+
+    /// A player that has seen nothing yet; the optimum is no policy.
+    pub fn policy(self) -> Option<Box<dyn Policy>> {
+        match self {
+            Contestant::OnDemand => Some(Box::new(OnDemand)),
+            Contestant::Greedy => Some(Box::new(Greedy)),
+            Contestant::TimeSliced => Some(Box::new(TimeSliced)),
+            Contestant::UniformProgress => Some(Box::new(UniformProgress)),
+            Contestant::Optimal => None,
+        }
+    }
+}
+
+impl fmt::Display for Contestant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no policy is called {name:?}; there are {}", Contestant::ALL.iter().map(|one| one.name()).collect::<Vec<_>>().join(", "))]
+pub struct NoSuchPolicy {
+    name: String,
+}
+
+impl FromStr for Contestant {
+    type Err = NoSuchPolicy;
+
+    fn from_str(name: &str) -> Result<Contestant, NoSuchPolicy> {
+        Contestant::ALL.iter().copied().find(|one| one.name() == name).ok_or_else(|| NoSuchPolicy { name: name.to_owned() })
+    }
+}
+
+/// What became of one case.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Played {
+    /// Index among the cases.
+    pub case: usize,
+    /// What on-demand from the start costs, and whether it keeps the deadline.
+    pub on_demand: Score,
+    /// The least cost that keeps the deadline; `None` where nothing does.
+    pub optimal: Option<f64>,
+    pub scores: Vec<(Contestant, Score)>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Score {
+    pub cost: f64,
+    pub missed: bool,
+    pub interruptions: i64,
+}
+
+impl Score {
+    fn of(outcome: &Outcome) -> Score {
+        Score { cost: outcome.cost, missed: outcome.missed, interruptions: outcome.preemptions }
+    }
+}
+
+/// Cases that one player can take one after the other, so that what it worked out about a market serves them all: by arena and
+/// overhead, in the order of their starts.
+pub fn batches(cases: &Cases) -> Vec<Vec<usize>> {
+    let mut batches: BTreeMap<(usize, i64), Vec<usize>> = BTreeMap::new();
+    for (number, case) in cases.cases.iter().enumerate() {
+        batches.entry((case.arena, case.task.overhead)).or_default().push(number);
+    }
+    let mut batches: Vec<Vec<usize>> = batches.into_values().collect();
+    batches.iter_mut().for_each(|batch| batch.sort_by_key(|number| cases.cases[*number].task.start));
+    batches
+}
+
+/// Plays the cases of a batch.
+pub fn play(cases: &Cases, batch: &[usize], contestants: &[Contestant]) -> Vec<Played> {
+    let mut players: Vec<(Contestant, Box<dyn Policy>)> = contestants.iter().filter_map(|one| Some((*one, one.policy()?))).collect();
+    batch.iter().map(|case| play_one(cases, *case, contestants, &mut players)).collect()
+}
+
+fn play_one(cases: &Cases, case: usize, contestants: &[Contestant], players: &mut [(Contestant, Box<dyn Policy>)]) -> Played {
+    let (arena, task) = (&cases.arenas[cases.cases[case].arena], &cases.cases[case].task);
+    let on_demand = Score::of(&run(arena, task, &mut OnDemand));
+    let mut scores: Vec<(Contestant, Score)> = players.iter_mut().map(|(one, policy)| (*one, Score::of(&run(arena, task, policy.as_mut())))).collect();
+    let in_time = scores.iter().map(|(_, score)| score).chain([&on_demand]).filter(|score| !score.missed);
+    let best = optimum(arena, task, in_time.map(|score| score.cost).fold(f64::INFINITY, f64::min));
+    if let Some(best) = best.as_ref().filter(|_| contestants.contains(&Contestant::Optimal)) {
+        scores.push((Contestant::Optimal, Score::of(&replay(arena, task, &best.seats))));
+    }
+    Played { case, on_demand, optimal: best.map(|best| best.cost), scores }
+}
