@@ -3,6 +3,7 @@
 mod catalogue;
 mod packing;
 mod pods;
+mod training;
 
 use super::{CliError, Exit};
 
@@ -16,10 +17,13 @@ pub struct Args {
 enum Command {
     /// Choose a fleet for many pods, and say how far from the mathematical bound it is.
     Packing(packing::Args),
+    /// Play jobs with deadlines on measured spot markets under each policy, beside the exact optimum.
+    Training(training::Args),
 }
 
 pub fn run(args: &Args) -> Result<Exit, CliError> {
     match &args.command {
         Command::Packing(args) => packing::run(args),
+        Command::Training(args) => training::run(args),
     }
 }

@@ -9,7 +9,7 @@ use crate::simulation::market::trace::Series;
 /// On-demand's price in spot prices: p3.2xlarge in us-east-1 when the traces were taken, 3.06 against 0.9731 USD an hour.
 pub const ON_DEMAND_TO_SPOT: f64 = 3.06 / 0.9731;
 
-/// The shortest part of its time to the deadline that a job works; starts leave room for it.
+/// Starts leave room for a job that works this part of its time to the deadline, so that they are the same for all.
 const FRACTION_MIN: f64 = 0.5;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +46,22 @@ pub struct Case {
 pub struct Cases {
     pub arenas: Vec<Arena>,
     pub cases: Vec<Case>,
+}
+
+impl Cases {
+    /// Names of the groups, each once.
+    pub fn groups(&self) -> Vec<&str> {
+        let mut groups: Vec<&str> = self.cases.iter().map(|case| case.group.as_str()).collect();
+        groups.sort_unstable();
+        groups.dedup();
+        groups
+    }
+
+    /// The cases of some groups.
+    pub fn of_groups(&self, is_wanted: impl Fn(&str) -> bool) -> Cases {
+        let cases = self.cases.iter().filter(|case| is_wanted(&case.group)).cloned().collect();
+        Cases { arenas: self.arenas.clone(), cases }
+    }
 }
 
 /// Every run of the grid over the traces.
@@ -108,7 +124,8 @@ fn together<'a>(name: &str, mut zones: Vec<&'a Series>) -> Vec<Group<'a>> {
 }
 
 fn cases_on(group: &str, work: i64, arena: &Arena, index: usize, grid: &Grid) -> Vec<Case> {
-    let starts = starts(arena, work, grid.starts);
+    let fraction_min = grid.job_fractions.iter().copied().fold(FRACTION_MIN, f64::min);
+    let starts = starts(arena, ticks(work, fraction_min, arena.tick_seconds), grid.starts);
     let mut cases = Vec::new();
     for (&job_fraction, &overhead) in grid.job_fractions.iter().flat_map(|f| grid.overheads.iter().map(move |d| (f, d))) {
         for (number, &start) in starts.iter().enumerate() {
@@ -137,8 +154,8 @@ fn ticks(work: i64, job_fraction: f64, tick_seconds: i64) -> i64 {
 }
 
 /// Even over the trace, so that the longest job still ends inside it; each once.
-fn starts(arena: &Arena, work: i64, count: usize) -> Vec<usize> {
-    let room = (arena.ticks as i64 - ticks(work, FRACTION_MIN, arena.tick_seconds)).max(0) as usize;
+fn starts(arena: &Arena, ticks_max: i64, count: usize) -> Vec<usize> {
+    let room = (arena.ticks as i64 - ticks_max).max(0) as usize;
     let mut starts: Vec<usize> = (0..count).map(|number| if count < 2 { 0 } else { room * number / (count - 1) }).collect();
     starts.dedup();
     starts

@@ -74,12 +74,12 @@ impl Search<'_> {
             }
             self.gather(&first, &idle, &mut pools, &mut spare);
             let mut up = self.horizon.at(tick).iter().peekable();
-            for seat in 0..seats {
+            for (seat, here) in on.iter_mut().enumerate() {
                 match up.next_if(|offer| offer.seat == seat) {
-                    None => on[seat].clear(),
+                    None => here.clear(),
                     Some(offer) => {
                         let region = self.horizon.seats[seat].region;
-                        self.sit(seat, tick, offer.price, &mut on[seat], &pools[region], &mut spare);
+                        self.sit(seat, tick, offer.price, here, &pools[region], &mut spare);
                     }
                 }
             }
