@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::pod::{Pod, Resources};
+use super::pod::{Pod, Resources, Selector, Toleration};
 use super::problem::PackingProblem;
 use super::rules::Rules;
 
@@ -16,8 +16,8 @@ pub struct Class {
     pub members: Vec<usize>,
     /// What one of them takes.
     pub demand: Vec<u64>,
-    /// Offers that labels, taints, volumes and room allow.
-    pub offers: Vec<bool>,
+    /// Which of the permits: offers that labels, taints and volumes allow.
+    pub permit: usize,
     /// Rules about other pods that it carries, and those that count it.
     pub carries: Vec<usize>,
     pub matches: Vec<usize>,
@@ -32,6 +32,8 @@ pub struct Classes {
     /// What each offer, and each node that stands, has.
     pub room: Vec<Vec<u64>>,
     pub existing_room: Vec<Vec<u64>>,
+    /// Sets of offers that classes may use, each once.
+    pub permits: Vec<Vec<bool>>,
     pub rules: Rules,
 }
 
@@ -42,14 +44,26 @@ impl Classes {
         let rules = Rules::of(problem);
         let room: Vec<Vec<u64>> = problem.offers.iter().map(|offer| row(&offer.allocatable, u64::from(offer.pods_max), &named)).collect();
         let existing_room = problem.existing.iter().map(|node| row(&node.free, u64::from(node.pods_free), &named)).collect();
-        let classes = groups(&problem.pods, &rules).into_values().map(|members| class(problem, members, &named, &rules, &room)).collect();
+        let (mut permits, mut classes) = (Permits::default(), Vec::new());
+        for members in groups(&problem.pods, &rules).into_values() {
+            let pod = &problem.pods[members[0]];
+            let (carries, matches) = (rules.carried_by(pod), rules.matching(&pod.namespace, &pod.labels));
+            classes.push(Class { permit: permits.of(pod, problem), demand: row(&pod.requests, 1, &named), carries, matches, members });
+        }
+        let permits = permits.sets;
         let dimensions = ["cpu", "memory", "pods"].into_iter().chain(named.iter().copied()).map(str::to_owned).collect();
-        Classes { dimensions, classes, room, existing_room, rules }
+        Classes { dimensions, classes, room, existing_room, permits, rules }
+    }
+
+    /// Whether labels, taints, volumes and room of an empty node allow the class.
+    pub fn allows(&self, class: usize, offer: usize) -> bool {
+        let class = &self.classes[class];
+        self.permits[class.permit][offer] && fits(&class.demand, &self.room[offer])
     }
 }
 
 /// What tells pods apart. Labels count only through the rules that look at them.
-type Key<'p> = (&'p Resources, &'p super::pod::Selector, &'p [super::pod::Selector], &'p [super::pod::Toleration], Option<&'p BTreeSet<String>>, Vec<usize>, Vec<usize>);
+type Key<'p> = (&'p Resources, &'p Selector, &'p [Selector], &'p [Toleration], Option<&'p BTreeSet<String>>, Vec<usize>, Vec<usize>);
 
 fn groups<'p>(pods: &'p [Pod], rules: &Rules) -> BTreeMap<Key<'p>, Vec<usize>> {
     let mut groups: BTreeMap<Key<'p>, Vec<usize>> = BTreeMap::new();
@@ -61,12 +75,30 @@ fn groups<'p>(pods: &'p [Pod], rules: &Rules) -> BTreeMap<Key<'p>, Vec<usize>> {
     groups
 }
 
-fn class(problem: &PackingProblem, members: Vec<usize>, named: &[&str], rules: &Rules, room: &[Vec<u64>]) -> Class {
-    let pod = &problem.pods[members[0]];
-    let demand = row(&pod.requests, 1, named);
-    let usable = |(offer, room): (&super::NodeOffer, &Vec<u64>)| fits(&demand, room) && pod.may_use(offer);
-    let offers = problem.offers.iter().zip(room).map(usable).collect();
-    Class { offers, carries: rules.carried_by(pod), matches: rules.matching(&pod.namespace, &pod.labels), demand, members }
+/// What of a pod decides which offers it may use.
+type Wishes<'p> = (&'p Selector, &'p [Selector], &'p [Toleration], Option<&'p BTreeSet<String>>);
+
+/// Asked once for all pods that wish the same; wishes that come to the same offers share a permit.
+#[derive(Default)]
+struct Permits<'p> {
+    known: BTreeMap<Wishes<'p>, usize>,
+    sets: Vec<Vec<bool>>,
+}
+
+impl<'p> Permits<'p> {
+    fn of(&mut self, pod: &'p Pod, problem: &PackingProblem) -> usize {
+        let wishes = (&pod.node_selector, pod.node_affinity.as_slice(), pod.tolerations.as_slice(), pod.volume_zones.as_ref());
+        if let Some(permit) = self.known.get(&wishes) {
+            return *permit;
+        }
+        let set: Vec<bool> = problem.offers.iter().map(|offer| pod.may_use(offer)).collect();
+        let permit = self.sets.iter().position(|known| *known == set).unwrap_or(self.sets.len());
+        if permit == self.sets.len() {
+            self.sets.push(set);
+        }
+        self.known.insert(wishes, permit);
+        permit
+    }
 }
 
 pub fn row(resources: &Resources, pods: u64, named: &[&str]) -> Vec<u64> {

@@ -8,13 +8,23 @@
 
 mod audit;
 mod classes;
+mod dive;
 mod fleet;
+mod knapsack;
+mod lots;
 mod matching;
+mod meter;
+mod model;
 mod one_by_one;
+mod planner;
 mod pod;
 mod problem;
+mod relaxation;
 mod rules;
+mod search;
+mod simplex;
 mod standing;
+mod zoning;
 
 pub use audit::{Breach, audit};
 pub use fleet::{Bounds, Effort, FleetPlan, PlannedNode, Topologically, Unplaced};
@@ -22,9 +32,13 @@ pub use pod::{Operator, Pod, PodTerm, Requirement, Resident, Resources, Selector
 pub use problem::{ExistingNode, NodeOffer, PackingProblem};
 
 use classes::Classes;
+use meter::Meter;
 use standing::{Source, Standing};
 
 use crate::units::{Currency, Money, MoneyPerHour};
+
+#[cfg(test)]
+mod properties_tests;
 
 /// Who plans. The published ones are there to be compared with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,20 +56,22 @@ pub fn pack(problem: &PackingProblem, effort: Effort) -> FleetPlan {
 }
 
 /// The same by another policy.
-pub fn pack_as(_policy: Policy, problem: &PackingProblem, _effort: Effort) -> FleetPlan {
+pub fn pack_as(policy: Policy, problem: &PackingProblem, effort: Effort) -> FleetPlan {
     let numbers = Classes::of(problem);
     let mut standing = Standing::new(problem, &numbers);
-    let mut order: Vec<usize> = (0..numbers.classes.len()).collect();
-    order.sort_by_key(|class| std::cmp::Reverse(numbers.classes[*class].demand.clone()));
-    let mut unplaced = Vec::new();
-    for class in order {
-        let members = &numbers.classes[class].members;
-        let placed = one_by_one::place(&mut standing, problem, &numbers, class, members.len());
-        if placed < members.len() {
-            unplaced.push((class, one_by_one::why(&standing, problem, &numbers, class)));
-        }
-    }
-    plan_of(&standing, problem, &numbers, &unplaced)
+    let mut left: Vec<usize> = numbers.classes.iter().map(|class| class.members.len()).collect();
+    let mut meter = Meter::new(effort);
+    let learnt = match policy {
+        Policy::Purser => planner::place(&mut standing, problem, &numbers, &mut left, &mut meter),
+        Policy::Karpenter | Policy::DualGreedy => None,
+    };
+    let unplaced = one_by_one::place_all(&mut standing, problem, &numbers, &left);
+    let bought = standing.bought();
+    let bounds = match learnt {
+        Some((bounds, count)) if count == bought => bounds,
+        _ => planner::bounds(problem, &numbers, &bought, &mut Meter::new(effort)),
+    };
+    FleetPlan { bounds, ..plan_of(&standing, problem, &numbers, &unplaced) }
 }
 
 /// Names the pods: members of a class are handed out in their order.

@@ -4,10 +4,26 @@
 use super::classes::Classes;
 use super::fleet::Unplaced;
 use super::problem::PackingProblem;
+use super::rules::Kind;
 use super::standing::Standing;
 
+/// Places what is left of each class, the largest first; (class, why) of those that find no place.
+pub fn place_all(standing: &mut Standing, problem: &PackingProblem, numbers: &Classes, left: &[usize]) -> Vec<(usize, Unplaced)> {
+    let follows = |class: usize| numbers.classes[class].carries.iter().any(|rule| numbers.rules.get(*rule).kind == Kind::Affinity);
+    let mut order: Vec<usize> = (0..left.len()).filter(|class| left[*class] > 0).collect();
+    // Pods that must be near others come after those others.
+    order.sort_by_key(|class| (follows(*class), std::cmp::Reverse(&numbers.classes[*class].demand), *class));
+    let mut unplaced = Vec::new();
+    for class in order {
+        if place(standing, problem, numbers, class, left[class]) < left[class] {
+            unplaced.push((class, why(standing, problem, numbers, class)));
+        }
+    }
+    unplaced
+}
+
 /// Places `count` pods of the class; how many found a place.
-pub fn place(standing: &mut Standing, problem: &PackingProblem, numbers: &Classes, class: usize, count: usize) -> usize {
+fn place(standing: &mut Standing, problem: &PackingProblem, numbers: &Classes, class: usize, count: usize) -> usize {
     let mut node = 0;
     for placed in 0..count {
         // Nodes only fill up, so what refused an equal pod refuses the next; rules of zones may turn, so they start again.
@@ -34,14 +50,14 @@ fn cheapest(standing: &Standing, problem: &PackingProblem, class: usize) -> Opti
 }
 
 /// Why the class has no place (any more), and what would help.
-pub fn why(standing: &Standing, problem: &PackingProblem, numbers: &Classes, class: usize) -> Unplaced {
+fn why(standing: &Standing, problem: &PackingProblem, numbers: &Classes, class: usize) -> Unplaced {
     let wanted = &numbers.classes[class];
     let pod = &problem.pods[wanted.members[0]];
     let rooms: Vec<&Vec<u64>> = numbers.room.iter().chain(&numbers.existing_room).collect();
     if rooms.is_empty() {
         return Unplaced::NoOffers;
     }
-    let usable: Vec<usize> = (0..problem.offers.len()).filter(|offer| wanted.offers[*offer]).collect();
+    let usable: Vec<usize> = (0..problem.offers.len()).filter(|offer| numbers.allows(class, *offer)).collect();
     if !usable.is_empty() {
         let kept_away = usable.iter().filter(|offer| standing.is_to_be_had(**offer)).find_map(|offer| standing.kept_away_from_offer(class, *offer));
         return kept_away.map_or(Unplaced::SoldOut { offers: usable.len() }, |by| Unplaced::KeptAway { by });

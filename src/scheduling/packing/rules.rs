@@ -46,6 +46,11 @@ impl Rules {
         Rules { rules }
     }
 
+    /// Whether some rule speaks of zones or of spread.
+    pub fn any_zone_or_spread(&self) -> bool {
+        self.rules.iter().any(|rule| rule.topology == Topology::Zone || matches!(rule.kind, Kind::Spread { .. }))
+    }
+
     pub fn get(&self, rule: usize) -> &Rule {
         &self.rules[rule]
     }

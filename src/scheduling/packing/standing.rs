@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::classes::{Classes, fits};
+use super::classes::{Class, Classes, fits};
 use super::fleet::Topologically;
 use super::pod::Topology;
 use super::problem::PackingProblem;
@@ -68,6 +68,35 @@ impl<'a> Standing<'a> {
         standing
     }
 
+    pub fn zones(&self) -> &[Place] {
+        &self.zones
+    }
+
+    pub fn zone_of_offers(&self) -> &[usize] {
+        &self.zone_of_offer
+    }
+
+    /// How many more of each offer can be had; `None`: no bound is known.
+    pub fn left(&self) -> &[Option<u32>] {
+        &self.left
+    }
+
+    /// The rule about zones that keeps one more pod of the class from a zone, where zones are filled like these.
+    pub fn breaks_in_zone(&self, class: usize, zones: &[Place], zone: usize) -> Option<Topologically> {
+        let class = &self.numbers.classes[class];
+        let of_zones = |rule: &usize| self.numbers.rules.get(*rule).topology == Topology::Zone;
+        let concerned = class.carries.iter().chain(&class.matches).filter(|rule| of_zones(rule));
+        concerned.copied().find_map(|rule| self.breaks(rule, class, &Place::default(), zones, zone))
+    }
+
+    /// How many pods of each class are on nodes that are to be bought.
+    pub fn bought(&self) -> Vec<usize> {
+        let mut count = vec![0; self.numbers.classes.len()];
+        let planned = self.nodes.iter().filter(|node| matches!(node.source, Source::Offer(_)));
+        planned.flat_map(|node| &node.placed).for_each(|class| count[*class] += 1);
+        count
+    }
+
     pub fn is_to_be_had(&self, offer: usize) -> bool {
         self.left[offer] != Some(0)
     }
@@ -87,50 +116,58 @@ impl<'a> Standing<'a> {
         let (standing, wanted) = (&self.nodes[node], &self.numbers.classes[class]);
         let allowed = match standing.source {
             Source::Existing(index) => self.problem.pods[wanted.members[0]].may_run_on(&self.problem.existing[index]),
-            Source::Offer(offer) => wanted.offers[offer],
+            Source::Offer(offer) => self.numbers.permits[wanted.permit][offer],
         };
         allowed && fits(&wanted.demand, &standing.room) && self.kept_away(class, &standing.place, standing.zone).is_none()
     }
 
+    /// The same without rules of zones, for pods whose zones were chosen together.
+    pub fn admits_zoned(&self, node: usize, class: usize) -> bool {
+        let (standing, wanted) = (&self.nodes[node], &self.numbers.classes[class]);
+        let on_hosts = |rule: &usize| self.numbers.rules.get(*rule).topology == Topology::Hostname;
+        let concerned = || wanted.carries.iter().chain(&wanted.matches).filter(|rule| on_hosts(rule));
+        fits(&wanted.demand, &standing.room) && concerned().all(|rule| self.breaks(*rule, wanted, &standing.place, &self.zones, standing.zone).is_none())
+    }
+
     /// Whether a new node of this offer would admit the class.
     pub fn would_admit(&self, offer: usize, class: usize) -> bool {
-        self.numbers.classes[class].offers[offer] && self.is_to_be_had(offer) && self.kept_away(class, &Place::default(), self.zone_of_offer[offer]).is_none()
+        self.numbers.allows(class, offer) && self.is_to_be_had(offer) && self.kept_away(class, &Place::default(), self.zone_of_offer[offer]).is_none()
     }
 
     /// The rule that keeps the class from this place.
     pub fn kept_away(&self, class: usize, host: &Place, zone: usize) -> Option<Topologically> {
         let class = &self.numbers.classes[class];
         let concerned = class.carries.iter().chain(class.matches.iter().filter(|rule| !class.carries.contains(rule)));
-        concerned.copied().find_map(|rule| self.breaks(rule, class, host, zone))
+        concerned.copied().find_map(|rule| self.breaks(rule, class, host, &self.zones, zone))
     }
 
-    fn breaks(&self, rule: usize, class: &super::classes::Class, host: &Place, zone: usize) -> Option<Topologically> {
+    fn breaks(&self, rule: usize, class: &Class, host: &Place, zones: &[Place], zone: usize) -> Option<Topologically> {
         let known = self.numbers.rules.get(rule);
         let place = match known.topology {
             Topology::Hostname => host,
-            Topology::Zone => &self.zones[zone],
+            Topology::Zone => &zones[zone],
         };
         let tally = place.with(rule, &class.carries, &class.matches);
         match (known.kind, known.topology) {
             (Kind::AntiAffinity, _) => (!tally.is_apart()).then_some(Topologically::AntiAffinity),
             (Kind::Spread { skew_max }, Topology::Hostname) => (tally.matches > skew_max).then_some(Topologically::Spread),
             (Kind::Spread { skew_max }, Topology::Zone) => {
-                (class.matches.contains(&rule) && tally.matches > self.fewest(rule, class) + skew_max).then_some(Topologically::Spread)
+                (class.matches.contains(&rule) && tally.matches > self.fewest(rule, class, zones) + skew_max).then_some(Topologically::Spread)
             }
             (Kind::Affinity, _) if !class.carries.contains(&rule) => None,
             (Kind::Affinity, _) => {
-                let is_first = class.matches.contains(&rule) && self.zones.iter().all(|zone| zone.tally(rule).matches == 0);
+                let is_first = class.matches.contains(&rule) && zones.iter().all(|zone| zone.tally(rule).matches == 0);
                 (place.tally(rule).matches == 0 && !is_first).then_some(Topologically::Affinity)
             }
         }
     }
 
     /// The fewest pods that the rule counts in any zone where the class could run.
-    fn fewest(&self, rule: usize, class: &super::classes::Class) -> u32 {
+    fn fewest(&self, rule: usize, class: &Class, zones: &[Place]) -> u32 {
         let pod = &self.problem.pods[class.members[0]];
-        let by_offer = (0..self.problem.offers.len()).filter(|offer| class.offers[*offer]).map(|offer| self.zone_of_offer[offer]);
+        let by_offer = (0..self.problem.offers.len()).filter(|offer| self.numbers.permits[class.permit][*offer]).map(|offer| self.zone_of_offer[offer]);
         let standing = self.nodes.iter().filter(|node| matches!(node.source, Source::Existing(index) if pod.may_run_on(&self.problem.existing[index])));
-        by_offer.chain(standing.map(|node| node.zone)).map(|zone| self.zones[zone].tally(rule).matches).min().unwrap_or(0)
+        by_offer.chain(standing.map(|node| node.zone)).map(|zone| zones[zone].tally(rule).matches).min().unwrap_or(0)
     }
 
     /// Puts one pod of the class on a node that admits it.
