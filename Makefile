@@ -7,7 +7,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-down check test test-fast bench generate verify cluster-up cluster-down image build machine testbed testbed-all python-tools
+.PHONY: help demo demo-down check test test-fast bench bench-fleet generate verify cluster-up cluster-down image build machine testbed testbed-all python-tools
 
 export PURSER_CACHE_DIR ?= $(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME),$(HOME)/.cache)/purser
 DEMO_DIR ?= $(PURSER_CACHE_DIR)/demo
@@ -47,6 +47,9 @@ bench: build ## How long the planner takes for a thousand jobs
 	  printf -- '---\napiVersion: purser.dev/v1alpha1\nkind: TrainingJob\nmetadata: {name: job-%s, namespace: lab}\nspec:\n  experiment: bench\n  expectedDuration: 4h\n  requirements: {gpus: 1}\n  template: {spec: {containers: [{name: train, image: trainer}]}}\n' "$$number"; \
 	done >"$$folder/jobs.yaml"; \
 	time $(PURSER) plan -f "$$folder/jobs.yaml" --output csv >/dev/null
+
+bench-fleet: build testbed ## Fleets for sets A and C of the packing benchmark on a real scheduler; needs PURSER_DATA_DIR
+	cargo test --release --test cluster -- --ignored --show-output --test-threads 1 fleet_bench
 
 generate: build ## Write manifests/crds and docs/reference from the code
 	$(PURSER) generate

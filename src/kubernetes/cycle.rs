@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, TimeDelta, Utc};
+use futures::{FutureExt, StreamExt};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -29,6 +30,8 @@ use crate::scheduling::{Action, Plan, audit, plan};
 /// Changes come in bursts.
 const DEBOUNCE: Duration = Duration::from_millis(200);
 const BACKOFF_MAX: Duration = Duration::from_secs(30);
+/// Actions that are under way beside each other at most.
+const AT_ONCE: usize = 16;
 /// An action that failed is not tried again before this, doubled with every failure.
 const RETRY_FIRST: Duration = Duration::from_secs(1);
 
@@ -150,33 +153,32 @@ impl Cycle {
         self.memory.pumps.keep(&wanted, &self.hands, &self.observer.cluster_id, &self.changed);
     }
 
-    /// In order; one that fails does not hold up the others, for none relies on another of the same plan.
+    /// In order, but those of a kind that come in hundreds beside each other; one that fails does not hold up the others, for
+    /// none relies on another of the same plan.
     async fn apply(&mut self, planned: &Plan, observation: &Observation, stop: &CancellationToken) -> Result<bool, CycleError> {
         let (mut acted, mut failures) = (false, Vec::new());
         let still_planned: BTreeSet<String> = planned.actions.iter().map(key).collect();
         self.memory.failing.retain(|action, _| still_planned.contains(action));
-        for action in &planned.actions {
-            if stop.is_cancelled() {
-                break;
-            }
-            if self.memory.failing.get(&key(action)).is_some_and(|(again, _)| Instant::now() < *again) {
-                continue;
-            }
-            let outcome = self.hands.apply(action, &observation.seen).await;
-            if apply::changes_cloud(action) {
+        let due = |action: &&Action| self.memory.failing.get(&key(action)).is_none_or(|(again, _)| Instant::now() >= *again);
+        let due: Vec<&Action> = planned.actions.iter().filter(due).collect();
+        for actions in due.chunk_by(|one, next| apply::may_run_beside(one, next)) {
+            let outcomes = self.at_once(actions, observation, stop).await;
+            if actions.iter().any(|action| apply::changes_cloud(action)) {
                 self.observer.forget_machines().await;
             }
-            self.metrics.action(apply::kind(action), &outcome);
-            match outcome {
-                Ok(Applied::Done) => {
-                    tracing::info!(action = apply::kind(action), subject = %subject(action), "done");
-                    self.memory.failing.remove(&key(action));
-                    acted = true;
-                }
-                Ok(Applied::Dropped(why)) => tracing::debug!(action = apply::kind(action), %why, "dropped"),
-                Err(error) => {
-                    self.postpone(action);
-                    failures.push(format!("{} of {}: {}", apply::kind(action), subject(action), chain(&error)));
+            for (action, outcome) in outcomes {
+                self.metrics.action(apply::kind(action), &outcome);
+                match outcome {
+                    Ok(Applied::Done) => {
+                        tracing::info!(action = apply::kind(action), subject = %subject(action), "done");
+                        self.memory.failing.remove(&key(action));
+                        acted = true;
+                    }
+                    Ok(Applied::Dropped(why)) => tracing::debug!(action = apply::kind(action), %why, "dropped"),
+                    Err(error) => {
+                        self.postpone(action);
+                        failures.push(format!("{} of {}: {}", apply::kind(action), subject(action), chain(&error)));
+                    }
                 }
             }
         }
@@ -184,6 +186,20 @@ impl Cycle {
             Some(first) => Err(CycleError::Apply { failed: failures.len(), all: planned.actions.len(), first: first.clone() }),
             None => Ok(acted),
         }
+    }
+
+    async fn at_once<'a>(&self, actions: &[&'a Action], observation: &Observation, stop: &CancellationToken) -> Vec<(&'a Action, apply::Result)> {
+        let mut all = Vec::with_capacity(actions.len());
+        for action in actions {
+            all.push(self.unless_stopped(action, observation, stop).boxed());
+        }
+        let outcomes: Vec<Option<apply::Result>> = futures::stream::iter(all).buffered(AT_ONCE).collect().await;
+        actions.iter().copied().zip(outcomes).filter_map(|(action, outcome)| Some((action, outcome?))).collect()
+    }
+
+    /// Once asked to stop nothing more is begun.
+    async fn unless_stopped(&self, action: &Action, observation: &Observation, stop: &CancellationToken) -> Option<apply::Result> {
+        if stop.is_cancelled() { None } else { Some(self.hands.apply(action, &observation.seen).await) }
     }
 
     fn postpone(&mut self, action: &Action) {

@@ -3,7 +3,7 @@
 //! Whoever touches it goes through `Twin::with`, which lets the market catch up first and writes down what happened after.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
@@ -54,10 +54,20 @@ impl MarketSource {
                 market.map_err(|source| OpenError::Trace { path: file.clone(), source })
             }
             MarketSource::Catalogue { file } => {
-                let market = catalogue::market(&self.name(), &read(file)?, epoch);
+                let text = read_compressed(file).map_err(|source| OpenError::Read { path: file.clone(), source })?;
+                let market = catalogue::market(&self.name(), &text, epoch);
                 market.map_err(|source| OpenError::Catalogue { path: file.clone(), source })
             }
         }
+    }
+}
+
+/// Plain, or compressed with zstd where the name ends so.
+fn read_compressed(path: &Path) -> std::io::Result<String> {
+    let file = std::fs::File::open(path)?;
+    match path.extension().is_some_and(|extension| extension == "zst") {
+        true => std::io::read_to_string(zstd::Decoder::new(file)?),
+        false => std::io::read_to_string(file),
     }
 }
 

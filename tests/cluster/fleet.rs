@@ -90,7 +90,7 @@ async fn apply_all(world: &World) {
     }
 }
 
-async fn pods(world: &World) -> Option<Vec<Pod>> {
+pub async fn pods(world: &World) -> Option<Vec<Pod>> {
     let api: Api<Pod> = Api::namespaced(world.client.clone(), NAMESPACE);
     Some(api.list(&ListParams::default()).await.ok()?.items)
 }
@@ -112,13 +112,13 @@ async fn all_run(world: &World, seconds: u64) -> Vec<Pod> {
         .await
 }
 
-async fn claims(world: &World) -> Vec<CapacityClaim> {
+pub async fn claims(world: &World) -> Vec<CapacityClaim> {
     let api: Api<CapacityClaim> = Api::all(world.client.clone());
     api.list(&ListParams::default()).await.expect("the claims").items
 }
 
 /// Every pod is on the node that was bought for it, and there is no other node.
-async fn assert_as_planned(world: &World, pods: &[Pod]) {
+pub async fn assert_as_planned(world: &World, pods: &[Pod]) {
     let by_uid: BTreeMap<String, &Pod> = pods.iter().filter_map(|pod| Some((pod.uid()?, pod))).collect();
     let mut planned = BTreeSet::new();
     let claims = claims(world).await;

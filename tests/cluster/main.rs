@@ -5,6 +5,7 @@
 
 mod end_to_end;
 mod fleet;
+mod fleet_bench;
 mod harness;
 mod local_cluster;
 mod operator;

@@ -128,6 +128,15 @@ pub fn kind(action: &Action) -> &'static str {
     }
 }
 
+/// Whether two neighbours in a plan may be under way at the same time: a fleet has hundreds of these, each about another object.
+pub fn may_run_beside(one: &Action, next: &Action) -> bool {
+    let comes_in_hundreds = matches!(
+        one,
+        Action::WriteClaim { .. } | Action::AskCloud { .. } | Action::RecordInstances { .. } | Action::AdoptNode { .. } | Action::RemoveNode { .. } | Action::PlacePod { .. } | Action::EvictPod { .. }
+    );
+    comes_in_hundreds && std::mem::discriminant(one) == std::mem::discriminant(next)
+}
+
 /// Whether the cloud's list of machines is out of date after it.
 pub fn changes_cloud(action: &Action) -> bool {
     matches!(action, Action::AskCloud { .. } | Action::Release { .. } | Action::TerminateOrphans { .. })
