@@ -10,6 +10,7 @@ pub mod action;
 pub mod audit;
 pub mod boot;
 pub mod budget;
+pub mod deadline;
 pub mod explain;
 pub mod leftovers;
 pub mod lifecycle;

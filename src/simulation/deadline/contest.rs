@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::cases::Cases;
 use super::published::{Greedy, OnDemand, TimeSliced, UniformProgress};
+use super::purser::Purser;
 use super::{Outcome, Policy, optimum, replay, run};
 
 /// Who can play.
@@ -18,12 +19,14 @@ pub enum Contestant {
     Greedy,
     TimeSliced,
     UniformProgress,
+    /// Ours.
+    Purser,
     /// Who knows the future.
     Optimal,
 }
 
 impl Contestant {
-    pub const ALL: &[Contestant] = &[Contestant::OnDemand, Contestant::Greedy, Contestant::TimeSliced, Contestant::UniformProgress, Contestant::Optimal];
+    pub const ALL: &[Contestant] = &[Contestant::OnDemand, Contestant::Greedy, Contestant::TimeSliced, Contestant::UniformProgress, Contestant::Purser, Contestant::Optimal];
 
     pub const fn name(self) -> &'static str {
         match self {
@@ -31,6 +34,7 @@ impl Contestant {
             Contestant::Greedy => "greedy",
             Contestant::TimeSliced => "time-sliced",
             Contestant::UniformProgress => "uniform-progress",
+            Contestant::Purser => "purser",
             Contestant::Optimal => "optimal",
         }
     }
@@ -42,6 +46,7 @@ impl Contestant {
             Contestant::Greedy => Some(Box::new(Greedy)),
             Contestant::TimeSliced => Some(Box::new(TimeSliced)),
             Contestant::UniformProgress => Some(Box::new(UniformProgress)),
+            Contestant::Purser => Some(Box::new(Purser::default())),
             Contestant::Optimal => None,
         }
     }

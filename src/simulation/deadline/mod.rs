@@ -17,6 +17,7 @@ pub mod contest;
 mod horizon;
 pub mod optimum;
 pub mod published;
+pub mod purser;
 pub mod run;
 pub mod table;
 

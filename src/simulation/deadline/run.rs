@@ -58,6 +58,11 @@ impl View<'_> {
         self.arena.tick_seconds
     }
 
+    /// A tick's length.
+    pub fn hours(&self) -> f64 {
+        self.arena.tick_seconds as f64 / 3600.0
+    }
+
     pub fn ticks_left(&self) -> i64 {
         self.task.deadline_ticks - self.tick
     }
