@@ -152,11 +152,11 @@ impl Tableau {
         let most = |variable: usize| knapsack.most.get(variable).copied().unwrap_or(f64::INFINITY);
         let mut step = most(entering);
         let mut leaving = None;
-        for row in 0..width {
-            let limit = if direction[row] > 1e-10 {
-                self.level[row].max(0.0) / direction[row]
-            } else if direction[row] < -1e-10 {
-                (most(self.basis[row]) - self.level[row]).max(0.0) / -direction[row]
+        for (row, along) in direction.iter().enumerate() {
+            let limit = if *along > 1e-10 {
+                self.level[row].max(0.0) / along
+            } else if *along < -1e-10 {
+                (most(self.basis[row]) - self.level[row]).max(0.0) / -along
             } else {
                 continue;
             };
@@ -265,9 +265,9 @@ impl<'k> Search<'k> {
     fn start_greedily(&mut self, fraction: &Fraction) {
         let mut room = self.room.clone();
         let mut counts = vec![0_u32; self.knapsack.items()];
-        for item in 0..self.knapsack.items() {
-            counts[item] = (fraction.amounts[item] + 1e-7).floor() as u32;
-            take(&mut room, self.knapsack.share(item), f64::from(counts[item]));
+        for (item, count) in counts.iter_mut().enumerate() {
+            *count = (fraction.amounts[item] + 1e-7).floor() as u32;
+            take(&mut room, self.knapsack.share(item), f64::from(*count));
         }
         let rate = |item: usize| self.knapsack.value[item] / self.knapsack.priced(item, &self.prices).max(1e-12);
         let mut order: Vec<usize> = (0..self.knapsack.items()).collect();

@@ -1,6 +1,8 @@
 //! Lots: what the optimiser packs as one. A lot is a class, or the part of it that goes to one zone; where there are too many
 //! lots for a relaxation, neighbours are merged for it, by their largest demand (for a plan) or their smallest (for a bound).
 
+use std::collections::BTreeMap;
+
 use super::classes::Classes;
 
 /// Pods of one class for one zone, or for any.
@@ -21,9 +23,17 @@ pub enum Merge {
     Down,
 }
 
+/// One lot a class, in any zone.
+pub fn anywhere(count: &[usize]) -> Vec<Lot> {
+    (0..count.len()).filter(|class| count[*class] > 0).map(|class| Lot { class, zone: None, count: count[class] }).collect()
+}
+
+/// What lots share that may be merged: permit, zone, limit per node, and which resources they want at all.
+type Likeness = (usize, Option<usize>, u64, Vec<bool>);
+
 /// Groups of like lots, `most` at most where wishes allow. A group is halved where its lots differ most, weighed by their pods.
 pub fn grouped(numbers: &Classes, lots: &[Lot], per_node: &[f64], most: usize) -> Vec<Vec<usize>> {
-    let mut alike: std::collections::BTreeMap<(usize, Option<usize>, u64, Vec<bool>), Vec<usize>> = std::collections::BTreeMap::new();
+    let mut alike: BTreeMap<Likeness, Vec<usize>> = BTreeMap::new();
     for (index, lot) in lots.iter().enumerate() {
         let class = &numbers.classes[lot.class];
         let wanted = class.demand.iter().map(|amount| *amount > 0).collect();

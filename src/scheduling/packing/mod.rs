@@ -6,6 +6,7 @@
 //! Pure, deterministic, bounded by an [`Effort`] rather than a clock, and always feasible: whatever the optimiser proposes is
 //! placed through [`standing`], which admits a pod only where every rule holds. Method and sources: docs/reference/packing.md.
 
+mod apart;
 mod audit;
 mod classes;
 mod dive;
@@ -19,6 +20,7 @@ mod one_by_one;
 mod planner;
 mod pod;
 mod problem;
+mod reference;
 mod relaxation;
 mod rules;
 mod search;
@@ -63,7 +65,14 @@ pub fn pack_as(policy: Policy, problem: &PackingProblem, effort: Effort) -> Flee
     let mut meter = Meter::new(effort);
     let learnt = match policy {
         Policy::Purser => planner::place(&mut standing, problem, &numbers, &mut left, &mut meter),
-        Policy::Karpenter | Policy::DualGreedy => None,
+        Policy::Karpenter => {
+            reference::karpenter(&mut standing, problem, &numbers, &mut left);
+            None
+        }
+        Policy::DualGreedy => {
+            planner::place_greedily(&mut standing, problem, &numbers, &mut left, &mut meter);
+            None
+        }
     };
     let unplaced = one_by_one::place_all(&mut standing, problem, &numbers, &left);
     let bought = standing.bought();

@@ -70,11 +70,7 @@ impl Model {
 
     /// The same with groups of classes in place of classes.
     pub fn merged(&self, groups: &[Vec<usize>], merge: Merge) -> Model {
-        let pick = |one: f64, other: f64| if merge == Merge::Up { one.max(other) } else { one.min(other) };
-        let demand = |group: &Vec<usize>| {
-            let first = self.demand(group[0]).to_vec();
-            group.iter().fold(first, |row, class| row.iter().zip(self.demand(*class)).map(|(one, other)| pick(*one, *other)).collect())
-        };
+        let demand = |group: &Vec<usize>| -> Vec<f64> { (0..self.dimensions).map(|row| self.merged_demand(group, row, merge)).collect() };
         let mut merged = Model {
             dimensions: self.dimensions,
             demand: groups.iter().flat_map(demand).collect(),
@@ -88,6 +84,14 @@ impl Model {
             merged.types.push(Type { fits, ..known.clone() });
         }
         merged
+    }
+
+    fn merged_demand(&self, group: &[usize], row: usize, merge: Merge) -> f64 {
+        let amounts = || group.iter().map(|class| self.demand(*class)[row]);
+        match merge {
+            Merge::Up => amounts().fold(0.0, f64::max),
+            Merge::Down => amounts().fold(f64::INFINITY, f64::min),
+        }
     }
 
     /// Lets a node have as many pods of a class as anti-affinity allows, whatever spread says.
@@ -124,9 +128,14 @@ impl Model {
 
     /// The cheapest type that holds this content, of those that can be had without limit.
     pub fn cheapest_for(&self, content: &[(usize, u32)]) -> Option<usize> {
-        let load = self.load(content);
-        let holds = |known: &Type| load.iter().zip(&known.room).all(|(load, room)| load <= room) && content.iter().all(|(class, count)| f64::from(*count) <= known.fits[*class]);
-        self.types.iter().position(|known| known.limit.is_none() && holds(known))
+        (0..self.types.len()).find(|index| self.types[*index].limit.is_none() && self.holds(*index, content))
+    }
+
+    /// Whether a node of the type has the room.
+    pub fn holds(&self, index: usize, content: &[(usize, u32)]) -> bool {
+        let known = &self.types[index];
+        let each = || content.iter().all(|(class, count)| f64::from(*count) <= known.fits[*class]);
+        self.load(content).iter().zip(&known.room).all(|(load, room)| load <= room) && each()
     }
 }
 

@@ -5,14 +5,16 @@
 //! ```
 //! What the standing refuses (rules between different classes on one host) goes round again; what is left is placed one by one.
 
+use super::apart::told_apart;
 use super::classes::Classes;
 use super::dive::dive;
 use super::fleet::Bounds;
 use super::knapsack::Knapsack;
 use super::lots::{self, Lot, Merge};
 use super::meter::Meter;
-use super::model::{Content, Model, Node, Type};
+use super::model::{Model, Node, Type};
 use super::problem::PackingProblem;
+use super::reference;
 use super::relaxation::{Fillings, Generation, Relaxed, Rest};
 use super::search;
 use super::standing::Standing;
@@ -50,9 +52,19 @@ pub fn place(standing: &mut Standing, problem: &PackingProblem, numbers: &Classe
     learnt
 }
 
+/// The same by the greedy on prices.
+pub fn place_greedily(standing: &mut Standing, problem: &PackingProblem, numbers: &Classes, left: &mut [usize], meter: &mut Meter) {
+    let lots = lots::anywhere(left);
+    let model = Model::of(problem, numbers, &lots, standing.left(), standing.zone_of_offers());
+    let mut rest = Rest::of(&model);
+    leave_out_hopeless(&model, &mut rest);
+    let nodes = reference::dual_greedy(&model, &rest, meter);
+    load(standing, &model, &lots, &nodes, left);
+}
+
 /// Bounds for this many pods of each class on nodes that are bought, under no more rules than kube-scheduler has.
 pub fn bounds(problem: &PackingProblem, numbers: &Classes, count: &[usize], meter: &mut Meter) -> Bounds {
-    let lots: Vec<Lot> = (0..count.len()).filter(|class| count[*class] > 0).map(|class| Lot { class, zone: None, count: count[class] }).collect();
+    let lots = lots::anywhere(count);
     let left: Vec<Option<u32>> = problem.offers.iter().map(|offer| offer.count_max).collect();
     let mut model = Model::of(problem, numbers, &lots, &left, &vec![0; problem.offers.len()]);
     model.lift_spread(numbers, &lots);
@@ -113,7 +125,7 @@ fn optimise_merged(model: &Model, numbers: &Classes, lots: &[Lot], rest: &Rest, 
     leave_out_hopeless(&high, &mut merged_rest);
     let (_, mix) = relax(&high, &merged_rest, meter);
     let nodes = dive(&high, &merged_rest, &mix, meter);
-    let nodes = told_apart(model, &groups, rest, nodes);
+    let nodes = told_apart(model, &groups, &mix.duals, rest, &nodes);
     let mut values = vec![0.0; model.classes()];
     for (group, lots_of) in groups.iter().enumerate() {
         lots_of.iter().for_each(|lot| values[*lot] = mix.duals[group]);
@@ -135,44 +147,6 @@ fn bound_of_merged(model: &Model, numbers: &Classes, lots: &[Lot], rest: &Rest, 
     below.run(Fillings::Fractional, 1000, 1e-6, &mut part);
     meter.settle(&part, 30);
     below.bound
-}
-
-/// Nodes of groups as nodes of lots, the larger lots first, each on the cheapest type that holds it.
-fn told_apart(model: &Model, groups: &[Vec<usize>], rest: &Rest, nodes: Vec<Node>) -> Vec<Node> {
-    let mut queues: Vec<Vec<usize>> = groups
-        .iter()
-        .map(|group| {
-            let mut pods: Vec<usize> = group.iter().flat_map(|lot| std::iter::repeat_n(*lot, rest.left[*lot] as usize)).collect();
-            pods.sort_by(|one, other| model.demand(*one).partial_cmp(model.demand(*other)).unwrap_or(std::cmp::Ordering::Equal));
-            pods
-        })
-        .collect();
-    let mut apart = Vec::new();
-    for node in nodes {
-        let mut pods: Vec<usize> = Vec::new();
-        for (group, count) in &node.content {
-            pods.extend((0..*count).filter_map(|_| queues[*group].pop()));
-        }
-        let content = content_of(pods);
-        if !content.is_empty() {
-            let limited = model.types[node.type_index].limit.is_some();
-            let cheapest = if limited { None } else { model.cheapest_for(&content) };
-            apart.push(Node { type_index: cheapest.unwrap_or(node.type_index), content });
-        }
-    }
-    apart
-}
-
-fn content_of(mut pods: Vec<usize>) -> Content {
-    pods.sort_unstable();
-    let mut content: Content = Vec::new();
-    for pod in pods {
-        match content.last_mut() {
-            Some((class, count)) if *class == pod => *count += 1,
-            _ => content.push((pod, 1)),
-        }
-    }
-    content
 }
 
 /// Opens the nodes and places what is admitted; how many pods that were.
@@ -227,7 +201,7 @@ fn fill_existing(standing: &mut Standing, problem: &PackingProblem, numbers: &Cl
 
 /// What one pod of each class would cost elsewhere; a little for those that could be bought nowhere, so that they are placed too.
 fn worth(standing: &Standing, problem: &PackingProblem, numbers: &Classes, left: &[usize], meter: &mut Meter) -> Vec<f64> {
-    let lots: Vec<Lot> = (0..left.len()).filter(|class| left[*class] > 0).map(|class| Lot { class, zone: None, count: left[class] }).collect();
+    let lots = lots::anywhere(left);
     let model = Model::of(problem, numbers, &lots, standing.left(), standing.zone_of_offers());
     let mut rest = Rest::of(&model);
     leave_out_hopeless(&model, &mut rest);

@@ -208,9 +208,7 @@ impl<'m> Generation<'m> {
             return Priced { type_index: index, bound: fraction.bound, filling: Vec::new(), content: None };
         }
         let whole = knapsack.whole(&fraction, visits, meter);
-        let load = self.model.load(&whole.content);
-        let holds = load.iter().zip(&self.model.types[index].room).all(|(load, room)| load <= room);
-        let content = if holds { whole.content } else { Vec::new() };
+        let content = if self.model.holds(index, &whole.content) { whole.content } else { Vec::new() };
         let filling = content.iter().map(|(class, count)| (*class, f64::from(*count))).collect();
         Priced { type_index: index, bound: whole.bound.min(fraction.bound), filling, content: Some((index, content)) }
     }
