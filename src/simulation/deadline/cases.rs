@@ -81,7 +81,7 @@ fn up(series: &Series) -> (String, Vec<bool>) {
 }
 
 /// `16-node` → 16.
-fn nodes(series: &Series) -> u32 {
+pub(super) fn nodes(series: &Series) -> u32 {
     series.key.nodes.split('-').next().and_then(|count| count.parse().ok()).unwrap_or(1)
 }
 
@@ -95,9 +95,9 @@ fn work_seconds(kind: &str, series: &Series) -> i64 {
     hours * 3600
 }
 
-type Group<'a> = (String, &'a str, Vec<&'a Series>);
+pub(super) type Group<'a> = (String, &'a str, Vec<&'a Series>);
 
-fn groups(series: &[Series], zones: Zones) -> Vec<Group<'_>> {
+pub(super) fn groups(series: &[Series], zones: Zones) -> Vec<Group<'_>> {
     match zones {
         Zones::Single => series.iter().map(|one| (one.key.group(), one.key.kind.as_str(), vec![one])).collect(),
         Zones::Multi => {
@@ -123,7 +123,7 @@ fn together<'a>(name: &str, mut zones: Vec<&'a Series>) -> Vec<Group<'a>> {
     std::iter::once(all).chain(by_region).filter(|(_, _, zones)| zones.len() > 1).collect()
 }
 
-fn cases_on(group: &str, work: i64, arena: &Arena, index: usize, grid: &Grid) -> Vec<Case> {
+pub(super) fn cases_on(group: &str, work: i64, arena: &Arena, index: usize, grid: &Grid) -> Vec<Case> {
     let fraction_min = grid.job_fractions.iter().copied().fold(FRACTION_MIN, f64::min);
     let starts = starts(arena, ticks(work, fraction_min, arena.tick_seconds), grid.starts);
     let mut cases = Vec::new();

@@ -126,3 +126,59 @@ fn play_one(cases: &Cases, case: usize, contestants: &[Contestant], players: &mu
     }
     Played { case, on_demand, optimal: best.map(|best| best.cost), scores }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::capacity::CapacityKind;
+    use crate::simulation::deadline::arena::{FULL_SPEED, random};
+    use crate::simulation::deadline::cases::Case;
+    use crate::simulation::deadline::{Arena, Task, cases::ON_DEMAND_TO_SPOT};
+    use rand::SeedableRng;
+    use rand_chacha::ChaCha8Rng;
+
+    /// A market whose on-demand can always be had, at the speed that the job states.
+    fn kind_market(seed: u64) -> Cases {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let mut arena = random::arena(&mut rng, 5, 300);
+        for seat in arena.seats.iter_mut().filter(|seat| seat.kind == CapacityKind::OnDemand) {
+            (seat.up, seat.speed_permille) = (Vec::new(), FULL_SPEED);
+        }
+        let task = random::task(&mut rng, &arena);
+        Cases { arenas: vec![arena], cases: vec![Case { group: "random".to_owned(), arena: 0, job_fraction: 0.5, task }] }
+    }
+
+    #[test]
+    fn no_policy_misses_a_deadline_that_on_demand_keeps_nor_costs_less_than_the_optimum() {
+        for seed in 0..200 {
+            let played = &play(&kind_market(seed), &[0], Contestant::ALL)[0];
+            let optimal = played.optimal.expect("on-demand alone keeps the deadline");
+            assert!(!played.on_demand.missed, "seed {seed}");
+            for (contestant, score) in &played.scores {
+                assert!(!score.missed && score.cost >= optimal - 1e-9, "seed {seed}: {contestant} {score:?}, optimum {optimal}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_run_is_counted_tick_by_tick() {
+        // Two ticks of spot (one lost to the launch), two without, three, one without, two.
+        let up = [1, 1, 0, 0, 1, 1, 1, 0, 1, 1].map(|up| up == 1).to_vec();
+        let arena = Arena::of_equal_prices(600, vec![("a".to_owned(), up)], ON_DEMAND_TO_SPOT);
+        let task = Task { work: 3000, true_work: 3000, error_permille: 0, deadline_ticks: 10, overhead: 600, start: 0 };
+        let counts = |one: Contestant| {
+            let outcome = run(&arena, &task, one.policy().unwrap().as_mut());
+            (outcome.spot_ticks, outcome.on_demand_ticks, outcome.launches, outcome.preemptions, outcome.finish_tick)
+        };
+        assert_eq!(counts(Contestant::OnDemand), (0, 6, 1, 0, 6));
+        assert_eq!(counts(Contestant::Greedy), (5, 3, 3, 2, 10), "work 600 and 1200 on spot, then on-demand when five ticks' worth is left");
+    }
+
+    #[test]
+    fn names_are_read_back() {
+        for one in Contestant::ALL {
+            assert_eq!(one.name().parse(), Ok(*one));
+        }
+        assert!("best".parse::<Contestant>().unwrap_err().to_string().contains("greedy"));
+    }
+}

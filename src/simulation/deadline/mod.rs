@@ -16,6 +16,7 @@ pub mod cases;
 pub mod contest;
 mod horizon;
 pub mod optimum;
+pub mod priced;
 pub mod published;
 pub mod purser;
 pub mod run;

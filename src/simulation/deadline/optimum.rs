@@ -168,3 +168,75 @@ fn merge(one: impl Iterator<Item = Label>, other: impl Iterator<Item = Label>, m
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::simulation::deadline::arena::random::{arena, task};
+    use crate::simulation::deadline::replay;
+    use rand::SeedableRng;
+    use rand_chacha::ChaCha8Rng;
+
+    /// The cheapest of all runs.
+    fn brute_force(arena: &Arena, task: &Task) -> Option<f64> {
+        let places = arena.seats.len() + 1;
+        let count = places.pow(task.deadline_ticks as u32);
+        let run = |number: usize| {
+            let digits = (0..task.deadline_ticks as u32).map(|tick| number / places.pow(tick) % places);
+            let seats: Vec<Option<usize>> = digits.map(|digit| digit.checked_sub(1)).collect();
+            let is_up = |(tick, seat): (usize, &Option<usize>)| seat.is_none_or(|seat| arena.seats[seat].is_up(task.start + tick));
+            if !seats.iter().enumerate().all(is_up) {
+                return None;
+            }
+            let outcome = replay(arena, task, &seats);
+            (!outcome.missed).then_some(outcome.cost)
+        };
+        (0..count).filter_map(run).min_by(f64::total_cmp)
+    }
+
+    #[test]
+    fn no_run_of_all_is_cheaper_whatever_the_market() {
+        let (mut feasible, mut infeasible) = (0, 0);
+        for seed in 0..300 {
+            let mut rng = ChaCha8Rng::seed_from_u64(seed);
+            let arena = arena(&mut rng, 3, 6);
+            let task = task(&mut rng, &arena);
+            let (expected, found) = (brute_force(&arena, &task), optimum(&arena, &task, f64::INFINITY));
+            match (expected, &found) {
+                (Some(expected), Some(found)) => {
+                    assert!((expected - found.cost).abs() < 1e-9, "seed {seed}: {expected} against {found:?}");
+                    feasible += 1;
+                }
+                (None, None) => infeasible += 1,
+                other => panic!("seed {seed}: {other:?}"),
+            }
+        }
+        assert!(feasible > 100 && infeasible > 5, "{feasible} and {infeasible}: the cases test little");
+    }
+
+    #[test]
+    fn the_run_that_is_told_costs_what_is_told() {
+        for seed in 0..200 {
+            let mut rng = ChaCha8Rng::seed_from_u64(seed);
+            let arena = arena(&mut rng, 6, 60);
+            let task = task(&mut rng, &arena);
+            if let Some(found) = optimum(&arena, &task, f64::INFINITY) {
+                let outcome = replay(&arena, &task, &found.seats);
+                assert!((outcome.cost - found.cost).abs() < 1e-9 && !outcome.missed, "seed {seed}: {found:?} {outcome:?}");
+                assert_eq!(optimum(&arena, &task, found.cost).map(|best| best.cost), Some(found.cost), "seed {seed}: a reached cost only helps");
+            }
+        }
+    }
+
+    #[test]
+    fn more_time_never_costs_more() {
+        for seed in 0..100 {
+            let mut rng = ChaCha8Rng::seed_from_u64(seed);
+            let arena = arena(&mut rng, 4, 80);
+            let task = Task { start: 0, deadline_ticks: 30, ..task(&mut rng, &arena) };
+            let cost = |deadline_ticks| optimum(&arena, &Task { deadline_ticks, ..task }, f64::INFINITY).map_or(f64::INFINITY, |best| best.cost);
+            let costs = [30, 40, 50, 60].map(cost);
+            assert!(costs.is_sorted_by(|less, more| *more <= *less + 1e-9), "seed {seed}: {costs:?}");
+        }
+    }
+}

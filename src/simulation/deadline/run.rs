@@ -141,6 +141,10 @@ impl View<'_> {
         ceil_div(ceil_div(work * FULL_SPEED, self.speed_permille(seat)) + overhead, self.tick_seconds())
     }
 
+    fn fastest_on_demand(&self) -> i64 {
+        self.on_demand_seats().map(|seat| self.speed_permille(seat)).max().unwrap_or(FULL_SPEED)
+    }
+
     fn is_unfinished(&self) -> bool {
         self.done_exactly < self.task.true_work * FULL_SPEED
     }
@@ -148,8 +152,7 @@ impl View<'_> {
     /// No tick may be lost any more.
     pub fn is_critical(&self) -> bool {
         let work = self.task.work_max(self.tick_seconds()) - self.done;
-        let fastest = self.on_demand_seats().map(|seat| self.speed_permille(seat)).max().unwrap_or(FULL_SPEED);
-        ceil_div(ceil_div(work * FULL_SPEED, fastest) + self.task.overhead, self.tick_seconds()) >= self.ticks_left()
+        ceil_div(ceil_div(work * FULL_SPEED, self.fastest_on_demand()) + self.task.overhead, self.tick_seconds()) >= self.ticks_left()
     }
 }
 
@@ -207,8 +210,9 @@ fn with_safety_net(view: &View<'_>, chosen: Option<usize>) -> Option<usize> {
     if !view.is_critical() {
         return chosen;
     }
-    let works = view.seat.is_some() && !view.is_on(CapacityKind::OnDemand) && view.overhead_left == 0;
-    if works { view.seat } else { view.on_demand().or(chosen) }
+    let works = |seat: &usize| !view.is_on(CapacityKind::OnDemand) && view.overhead_left == 0 && view.speed_permille(*seat) >= view.fastest_on_demand();
+    let stays = view.seat.filter(works);
+    if stays.is_some() { stays } else { view.on_demand().or(chosen) }
 }
 
 /// Takes the seat for one tick: pays it, and works.
