@@ -8,3 +8,4 @@ mod ledger;
 mod plan;
 mod run;
 mod tidy;
+mod training;

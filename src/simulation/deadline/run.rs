@@ -173,6 +173,8 @@ pub struct Outcome {
     pub missed: bool,
     /// The seat of every tick, for pictures.
     pub seats: Vec<Option<usize>>,
+    /// Seconds of work done after every tick.
+    pub done: Vec<i64>,
 }
 
 /// Ticks past the deadline after which a run is given up, in deadlines.
@@ -240,6 +242,7 @@ fn sit(view: &mut View<'_>, outcome: &mut Outcome, chosen: Option<usize>) {
     }
     view.seat = chosen;
     outcome.seats.push(chosen);
+    outcome.done.push(view.done);
 }
 
 pub fn ceil_div(a: i64, b: i64) -> i64 {
