@@ -63,6 +63,7 @@ const fn stroke(one: Contestant) -> (&'static str, &'static str) {
         Contestant::Greedy => ("#e69f00", "8 3"),
         Contestant::TimeSliced => ("#56b4e9", "8 3 2 3"),
         Contestant::UniformProgress => ("#0072b2", "4 2"),
+        Contestant::Purser => ("#cc79a7", "none"),
         Contestant::Optimal => ("#000000", "none"),
     }
 }
