@@ -7,7 +7,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-down check test test-fast bench bench-fleet generate verify cluster-up cluster-down image build machine testbed testbed-all python-tools
+.PHONY: help demo demo-down check test test-fast bench bench-packing bench-fleet generate verify cluster-up cluster-down image build machine testbed testbed-all python-tools
 
 export PURSER_CACHE_DIR ?= $(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME),$(HOME)/.cache)/purser
 DEMO_DIR ?= $(PURSER_CACHE_DIR)/demo
@@ -50,6 +50,13 @@ bench: build ## How long the planner takes for a thousand jobs
 
 bench-fleet: build testbed ## Fleets for sets A and C of the packing benchmark on a real scheduler; needs PURSER_DATA_DIR
 	cargo test --release --test cluster -- --ignored --show-output --test-threads 1 fleet_bench
+
+bench-packing: build ## Fleets for real pods on real prices, beside Karpenter's; needs PURSER_DATA_DIR
+	@: $${PURSER_DATA_DIR:?set it to the folder that holds traces/ and fixtures/}
+	@run() { $(PURSER) simulate packing --pods "$$PURSER_DATA_DIR/traces/jobs/alibaba2023_pods.parquet" \
+	  --catalog "$$PURSER_DATA_DIR/fixtures/karpenter/instance_types_us_east_1_on_demand.json.zst" --set A,B,C,D "$$@"; echo; }; \
+	run --policy purser,dual-greedy,karpenter; \
+	run --policy purser --node-charge 0.02,0.05,0.10,0.20
 
 generate: build ## Write manifests/crds and docs/reference from the code
 	$(PURSER) generate

@@ -5,6 +5,7 @@
 mod bad_input;
 mod generated;
 mod ledger;
+mod packing;
 mod plan;
 mod run;
 mod tidy;

@@ -83,14 +83,14 @@ impl fmt::Display for Unplaced {
     }
 }
 
-/// How much to think, in work units of roughly one elementary step each (10⁹ take about a second). The answer is feasible with
-/// any effort, and the same for the same problem and effort.
+/// How much to think, in work units of one to three nanoseconds. The answer is feasible with any effort, and the same for the
+/// same problem and effort.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Effort(pub u64);
 
 impl Effort {
-    /// For a decision inside a cycle.
-    pub const CYCLE: Effort = Effort(300_000_000);
+    /// For a decision inside a cycle: about a second.
+    pub const CYCLE: Effort = Effort(500_000_000);
     /// For a plan that somebody waits for.
-    pub const THOROUGH: Effort = Effort(1_500_000_000);
+    pub const THOROUGH: Effort = Effort(10_000_000_000);
 }

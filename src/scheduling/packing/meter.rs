@@ -13,19 +13,17 @@ impl Meter {
         Meter { left: effort.0 }
     }
 
-    /// A meter for a part of what is left, in hundredths.
-    pub fn share(&self, percent: u64) -> Meter {
-        Meter { left: self.left / 100 * percent }
+    /// Does a part of the work with at most this many hundredths of what is left.
+    pub fn within<T>(&mut self, percent: u64, work: impl FnOnce(&mut Meter) -> T) -> T {
+        let given = self.left / 100 * percent;
+        let mut part = Meter { left: given };
+        let done = work(&mut part);
+        self.left -= given - part.left;
+        done
     }
 
     pub fn spend(&mut self, steps: usize) {
         self.left = self.left.saturating_sub(steps as u64);
-    }
-
-    /// What `part` has used of its share is used here too.
-    pub fn settle(&mut self, part: &Meter, percent: u64) {
-        let given = self.left / 100 * percent;
-        self.left -= given.saturating_sub(part.left);
     }
 
     pub fn is_spent(&self) -> bool {

@@ -22,6 +22,7 @@ mod pod;
 mod problem;
 mod reference;
 mod relaxation;
+mod repair;
 mod rules;
 mod search;
 mod simplex;
@@ -31,6 +32,7 @@ mod zoning;
 pub use audit::{Breach, audit};
 pub use fleet::{Bounds, Effort, FleetPlan, PlannedNode, Topologically, Unplaced};
 pub use pod::{Operator, Pod, PodTerm, Requirement, Resident, Resources, Selector, Spread, Taint, Toleration, Topology};
+pub use repair::{Destination, RepairPlan, RepairRules, RepairStep, RunningFleet, RunningNode, RunningPod, repair};
 pub use problem::{ExistingNode, NodeOffer, PackingProblem};
 
 use classes::Classes;
@@ -41,6 +43,8 @@ use crate::units::{Currency, Money, MoneyPerHour};
 
 #[cfg(test)]
 mod properties_tests;
+#[cfg(test)]
+mod repair_tests;
 
 /// Who plans. The published ones are there to be compared with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -102,16 +102,17 @@ fn optimise(model: &Model, numbers: &Classes, lots: &[Lot], rest: &Rest, meter: 
     } else {
         optimise_merged(model, numbers, lots, rest, meter)
     };
-    search::improve(model, rest, &optimised.1, &mut optimised.0.nodes, meter);
+    meter.within(40, |meter| search::improve(model, rest, &optimised.1, &mut optimised.0.nodes, meter));
     optimised.0
 }
 
 /// The assignment relaxation, then the configuration relaxation from its prices.
 fn relax(model: &Model, rest: &Rest, meter: &mut Meter) -> (Bounds, Relaxed) {
     let mut assignment = Generation::new(model, rest, None);
-    assignment.run(Fillings::Fractional, 1000, 1e-7, meter);
+    meter.within(45, |meter| assignment.run(Fillings::Fractional, 1000, 1e-7, meter));
     let mut configuration = Generation::new(model, rest, Some(assignment.best_prices()));
-    configuration.run(Fillings::Whole { visits: VISITS }, 1000, GAP, meter);
+    // The dive and the search get what this leaves.
+    meter.within(70, |meter| configuration.run(Fillings::Whole { visits: VISITS }, 1000, GAP, meter));
     let bounds = Bounds { assignment: assignment.bound, configuration: configuration.bound.max(assignment.bound) };
     (bounds, configuration.relaxed())
 }
@@ -142,10 +143,8 @@ fn rest_of_groups(rest: &Rest, groups: &[Vec<usize>]) -> Rest {
 fn bound_of_merged(model: &Model, numbers: &Classes, lots: &[Lot], rest: &Rest, meter: &mut Meter) -> f64 {
     let groups = lots::grouped(numbers, lots, &model.per_node, LOTS_MAX);
     let low = model.merged(&groups, Merge::Down);
-    let mut part = meter.share(30);
     let mut below = Generation::new(&low, &rest_of_groups(rest, &groups), None);
-    below.run(Fillings::Fractional, 1000, 1e-6, &mut part);
-    meter.settle(&part, 30);
+    meter.within(25, |meter| below.run(Fillings::Fractional, 1000, 1e-6, meter));
     below.bound
 }
 
@@ -208,10 +207,8 @@ fn worth(standing: &Standing, problem: &PackingProblem, numbers: &Classes, left:
     let dearest = model.types.iter().map(|known| known.price).fold(1.0, f64::max);
     let mut values = vec![dearest; left.len()];
     if lots.len() <= LOTS_MAX {
-        let mut part = meter.share(30);
         let mut assignment = Generation::new(&model, &rest, None);
-        assignment.run(Fillings::Fractional, 1000, 1e-4, &mut part);
-        meter.settle(&part, 30);
+        meter.within(30, |meter| assignment.run(Fillings::Fractional, 1000, 1e-4, meter));
         let duals = assignment.best_prices();
         lots.iter().enumerate().filter(|(index, _)| rest.left[*index] > 0.0).for_each(|(index, lot)| values[lot.class] = duals[index].max(1e-6));
         return values;

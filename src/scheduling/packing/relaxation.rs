@@ -129,6 +129,8 @@ impl<'m> Generation<'m> {
     /// Rounds of pricing until the bound meets the master's cost within `gap`, or the meter is spent.
     pub fn run(&mut self, fillings: Fillings, rounds: usize, gap: f64, meter: &mut Meter) {
         let mut smoothing = SMOOTHING;
+        let rows = self.classes.len() + self.limited.len();
+        meter.spend(4 * rows * (rows + self.model.types.len()));
         for _ in 0..rounds {
             self.master.solve(meter);
             let (values, beyond) = self.master_prices();
@@ -197,7 +199,8 @@ impl<'m> Generation<'m> {
     }
 
     fn fill(&self, index: usize, values: &[f64], fillings: Fillings, meter: &mut Meter) -> Priced {
-        meter.spend(40 + 4 * self.classes.len());
+        // A knapsack is some allocations and a look at every class.
+        meter.spend(300 + 12 * self.classes.len());
         let knapsack = Knapsack::new(self.model, index, values, &self.rest.left, &self.classes);
         let fraction = knapsack.fraction(meter);
         let Fillings::Whole { visits } = fillings else {
