@@ -60,6 +60,26 @@ pub struct Behaviour {
     pub elsewhere_ages: [f64; CLASSES],
     /// Of each zone while up.
     pub zones: Vec<Hazards>,
+    pub evidence: Evidence,
+}
+
+/// What a market was learned from.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Evidence {
+    pub up: Observed,
+    pub down: Observed,
+    /// Zones that went and, of these, those that left another one up; what was presumed included.
+    pub gone: f64,
+    pub found: f64,
+}
+
+/// Ends seen and the hours in which they could have happened, the older the less, beside what markets have in common.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Observed {
+    pub ends: Hazards,
+    pub hours: Hazards,
+    prior: Hazards,
+    level_ends: f64,
 }
 
 /// The class of a spell of this age.
@@ -77,14 +97,36 @@ pub fn standing(spells: &[Spell]) -> Option<(bool, f64)> {
 pub fn learn(zones: &[Vec<Spell>], now: f64) -> Behaviour {
     let up: Vec<Tally> = zones.iter().map(|spells| tally(spells, true, now)).collect();
     let pooled = up.iter().fold(Tally::default(), Tally::plus);
-    let market_up = pooled.posterior(&PRIOR_UP, LEVEL_ENDS);
-    let (elsewhere, elsewhere_ages) = elsewhere(zones, now);
+    let seen_up = pooled.beside(&PRIOR_UP, LEVEL_ENDS);
+    let seen_down = tally(&all_down(zones), false, now).beside(&PRIOR_DOWN, LEVEL_ENDS);
+    let market_up = seen_up.hazards();
+    let Elsewhere { found, gone, ages } = elsewhere(zones, now);
     Behaviour {
         up: market_up,
-        down: tally(&all_down(zones), false, now).posterior(&PRIOR_DOWN, LEVEL_ENDS),
-        elsewhere,
-        elsewhere_ages,
-        zones: up.iter().map(|zone| zone.posterior(&market_up, ZONE_ENDS)).collect(),
+        down: seen_down.hazards(),
+        elsewhere: found / gone,
+        elsewhere_ages: ages,
+        zones: up.iter().map(|zone| zone.beside(&market_up, ZONE_ENDS).hazards()).collect(),
+        evidence: Evidence { up: seen_up, down: seen_down, gone, found },
+    }
+}
+
+impl Observed {
+    /// First the level at which this market's hazards lie against the prior's, then each class by itself.
+    pub fn hazards(&self) -> Hazards {
+        let (ends, expected) = self.level();
+        self.hazards_at(ends / expected, |_, ends| ends)
+    }
+
+    /// Ends seen at all ages, and those which the prior expects; what is presumed included in both.
+    pub fn level(&self) -> (f64, f64) {
+        let expected: f64 = self.hours.iter().zip(&self.prior).map(|(hours, hazard)| hours * hazard).sum();
+        (self.ends.iter().sum::<f64>() + self.level_ends, expected + self.level_ends)
+    }
+
+    /// The hazards of a market at this level; `ends_of` may doubt the ends of a class.
+    pub fn hazards_at(&self, level: f64, mut ends_of: impl FnMut(usize, f64) -> f64) -> Hazards {
+        std::array::from_fn(|class| ends_of(class, self.ends[class] + CLASS_ENDS) / (self.hours[class] + CLASS_ENDS / (level * self.prior[class])))
     }
 }
 
@@ -104,11 +146,8 @@ impl Tally {
         self
     }
 
-    /// First the level at which this market's hazards lie against the prior's, then each class by itself.
-    fn posterior(&self, prior: &Hazards, level_ends: f64) -> Hazards {
-        let expected: f64 = self.hours.iter().zip(prior).map(|(hours, hazard)| hours * hazard).sum();
-        let level = (self.ends.iter().sum::<f64>() + level_ends) / (expected + level_ends);
-        std::array::from_fn(|class| (self.ends[class] + CLASS_ENDS) / (self.hours[class] + CLASS_ENDS / (level * prior[class])))
+    fn beside(&self, prior: &Hazards, level_ends: f64) -> Observed {
+        Observed { ends: self.ends, hours: self.hours, prior: *prior, level_ends }
     }
 
     fn add(&mut self, spells: &[Spell], index: usize, now: f64) {
@@ -157,11 +196,17 @@ fn age_at(spells: &[Spell], index: usize, at: f64) -> f64 {
 }
 
 /// How likely, and how old, another zone is when one goes.
-fn elsewhere(zones: &[Vec<Spell>], now: f64) -> (f64, [f64; CLASSES]) {
+struct Elsewhere {
+    found: f64,
+    gone: f64,
+    ages: [f64; CLASSES],
+}
+
+fn elsewhere(zones: &[Vec<Spell>], now: f64) -> Elsewhere {
     let mut ages = ELSEWHERE_AGES.map(|share| share * ELSEWHERE_ENDS);
     let (mut found, mut gone) = (ELSEWHERE * ELSEWHERE_ENDS, ELSEWHERE_ENDS);
     if zones.len() < 2 {
-        return (0.0, ELSEWHERE_AGES);
+        return Elsewhere { found: 0.0, gone, ages: ELSEWHERE_AGES };
     }
     for (zone, spells) in zones.iter().enumerate() {
         for index in (0..spells.len()).filter(|index| spells[*index].up && is_end_seen(spells, *index)) {
@@ -175,7 +220,7 @@ fn elsewhere(zones: &[Vec<Spell>], now: f64) -> (f64, [f64; CLASSES]) {
         }
     }
     let total: f64 = ages.iter().sum();
-    (found / gone, ages.map(|share| share / total))
+    Elsewhere { found, gone, ages: ages.map(|share| share / total) }
 }
 
 /// For how long a zone has been up right after `at`.

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!  spells seen ─ learn ─► Behaviour ─ solve ─► Table ─ values ─► Values ─ choose ─► Verdict
+//!                             └── doubt ──► many markets ── forecast ──► Forecast: cost and end as intervals
 //! ```
 //! The published policies follow a fixed rule (Wu et al., "Can't Be Late", NSDI 2024: even progress, with a hysteresis).
 //! Here the market is learned ([`behaviour`]), the rest of the job is a Markov decision process on it ([`value`], Puterman,
@@ -10,9 +11,12 @@
 //! Pure statistics; knows neither jobs nor clouds. docs/reference/scheduling.md tells how well it does.
 
 pub mod behaviour;
+pub mod doubt;
+pub mod forecast;
 pub mod value;
 
 pub use behaviour::{Behaviour, Spell};
+pub use forecast::{Forecast, Interval, Outlook, forecast};
 pub use value::{Market, Sitting, Table, Terms, Values};
 
 /// What to do for the next step.

@@ -112,6 +112,20 @@ impl Table {
         table
     }
 
+    pub fn terms(&self) -> &Terms {
+        &self.terms
+    }
+
+    /// Slacks, in steps, between which values are straight.
+    pub(super) fn slacks(&self) -> &[f32] {
+        &self.grid
+    }
+
+    /// The most steps to the deadline that it knows.
+    pub(super) fn layers(&self) -> usize {
+        self.layers
+    }
+
     /// What the rest costs by each choice. Work includes what a launch still has to load.
     pub fn values(&self, left_hours: f64, work_hours: f64, market: Market, sitting: Sitting) -> Values {
         let step = self.terms.step_hours;
