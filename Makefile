@@ -7,7 +7,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-down check test test-fast bench bench-packing bench-fleet generate verify cluster-up cluster-down image build machine testbed testbed-all python-tools
+.PHONY: help demo demo-down check test test-fast bench bench-packing bench-training bench-fleet generate verify cluster-up cluster-down image build machine testbed testbed-all python-tools
 
 export PURSER_CACHE_DIR ?= $(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME),$(HOME)/.cache)/purser
 DEMO_DIR ?= $(PURSER_CACHE_DIR)/demo
@@ -21,7 +21,7 @@ CORES := $(shell nproc 2>/dev/null || echo 2)
 export CARGO_BUILD_JOBS ?= $(shell jobs=$$(( ($(MEMORY_GB) - 7) / 2 )); (( jobs < 1 )) && jobs=1; (( jobs > $(CORES) )) && jobs=$(CORES); echo $$jobs)
 
 help: ## List what can be made
-	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: build testbed ## A local cluster, a simulated AWS market, five jobs, and what they cost
 	$(PURSER) demo up --dir $(DEMO_DIR)
@@ -57,6 +57,10 @@ bench-packing: build ## Fleets for real pods on real prices, beside Karpenter's;
 	  --catalog "$$PURSER_DATA_DIR/fixtures/karpenter/instance_types_us_east_1_on_demand.json.zst" --set A,B,C,D "$$@"; echo; }; \
 	run --policy purser,dual-greedy,karpenter; \
 	run --policy purser --node-charge 0.02,0.05,0.10,0.20
+
+bench-training: build ## Deadline policies on real spot markets, beside the optimum: docs/reference/training.md; needs PURSER_DATA_DIR
+	@: $${PURSER_DATA_DIR:?set it to the folder that holds traces/}
+	tests/bench/training.sh $(PURSER) "$$PURSER_DATA_DIR/traces/spot" docs/reference
 
 generate: build ## Write manifests/crds and docs/reference from the code
 	$(PURSER) generate

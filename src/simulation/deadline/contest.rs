@@ -163,6 +163,29 @@ mod tests {
     }
 
     #[test]
+    fn a_reservation_is_never_idle_while_on_demand_runs_for_a_job_it_could_serve() {
+        let mut reserved = 0;
+        for seed in 0..60 {
+            let mut cases = kind_market(seed);
+            let arena = cases.arenas.remove(0).with_capacity_block("z", 0, 40..160);
+            let task = cases.cases[0].task;
+            for one in [Contestant::Greedy, Contestant::Purser].into_iter().filter(|one| *one == Contestant::Greedy || seed % 20 == 0) {
+                let outcome = run(&arena, &task, one.policy().unwrap().as_mut());
+                reserved += outcome.reserved_ticks;
+                for (tick, seat) in outcome.seats.iter().enumerate().filter(|(_, seat)| seat.is_some_and(|seat| arena.seats[seat].kind == CapacityKind::OnDemand)) {
+                    let done = if tick == 0 { 0 } else { outcome.done[tick - 1] };
+                    let is_critical = super::super::run::ceil_div(task.work - done + task.overhead, arena.tick_seconds) >= task.deadline_ticks - tick as i64;
+                    // The block ends at tick 157, half an hour early.
+                    let lasts = (task.start + tick..157).len() as i64 * arena.tick_seconds;
+                    let is_up = task.start + tick >= 40;
+                    assert!(is_critical || !is_up || lasts <= 2 * task.overhead, "seed {seed}: {one} pays for seat {seat:?} in tick {tick}");
+                }
+            }
+        }
+        assert!(reserved > 1000, "{reserved} ticks: the blocks were hardly used");
+    }
+
+    #[test]
     fn a_run_is_counted_tick_by_tick() {
         // Two ticks of spot (one lost to the launch), two without, three, one without, two.
         let up = [1, 1, 0, 0, 1, 1, 1, 0, 1, 1].map(|up| up == 1).to_vec();

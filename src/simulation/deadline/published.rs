@@ -60,11 +60,12 @@ impl Policy for UniformProgress {
     }
 }
 
-/// A reservation that lasts longer than a launch; else stays where it is up; else the cheapest that is, the next in turn where
+/// A reservation; else stays where it is up; else the cheapest that is, the next in turn where
 /// several cost the same.
 fn spot(view: &View<'_>) -> Option<usize> {
-    if let Some(reserved) = (0..view.seats()).find(|seat| is_worth_moving_to(view, *seat)) {
-        return Some(reserved);
+    let reserved = view.reservation();
+    if reserved.is_some() {
+        return reserved;
     }
     let stays = view.seat.filter(|seat| view.kind(*seat) == CapacityKind::Spot && view.is_up(*seat));
     if stays.is_some() {
@@ -73,10 +74,4 @@ fn spot(view: &View<'_>) -> Option<usize> {
     let zones = view.spot_seats();
     let in_turn = (0..zones).map(|step| (view.zone + step) % zones).filter(|seat| view.is_up(*seat));
     in_turn.min_by(|a, b| view.price(*a).total_cmp(&view.price(*b)))
-}
-
-/// A reservation is paid for already.
-fn is_worth_moving_to(view: &View<'_>, seat: usize) -> bool {
-    let launch = if view.seat == Some(seat) { 0 } else { view.task.overhead };
-    view.kind(seat) == CapacityKind::Reserved && view.reserved_ticks(seat) as i64 * view.tick_seconds() > launch
 }

@@ -49,6 +49,10 @@ struct Key {
 impl Policy for Purser {
     fn choose(&mut self, view: &View<'_>) -> Option<usize> {
         self.ages.look(view);
+        let reserved = view.reservation();
+        if reserved.is_some() {
+            return reserved;
+        }
         let plans = self.plans(view);
         let offers = plans.iter().flat_map(|plan| offers(view, plan, &self.ages));
         let best = offers.min_by(|a, b| a.value.total_cmp(&b.value).then(a.hazard.total_cmp(&b.hazard)));

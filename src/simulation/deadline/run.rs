@@ -121,6 +121,15 @@ impl View<'_> {
         self.seat.is_some_and(|seat| self.kind(seat) == kind)
     }
 
+    /// A reservation that is up and lasts longer than it takes to get there (and back, from a seat that works): it is paid for
+    /// already.
+    pub fn reservation(&self) -> Option<usize> {
+        let launches = i64::from(self.seat.is_some()) + 1;
+        let lasts = |seat: usize| self.reserved_ticks(seat) as i64 * self.tick_seconds();
+        let is_worth_it = |seat: &usize| lasts(*seat) > if self.seat == Some(*seat) { 0 } else { launches * self.task.overhead };
+        (0..self.seats()).filter(is_worth_it).max_by_key(|seat| (self.seat == Some(*seat), lasts(*seat)))
+    }
+
     /// The on-demand seat that is up and ends the work cheapest, data moved; one that keeps the deadline, if any does.
     pub fn on_demand(&self) -> Option<usize> {
         let late = |seat: &usize| self.ticks_on(*seat) > self.ticks_left();
@@ -167,6 +176,7 @@ pub struct Outcome {
     pub cost: f64,
     pub spot_ticks: i64,
     pub on_demand_ticks: i64,
+    pub reserved_ticks: i64,
     pub launches: i64,
     pub preemptions: i64,
     pub finish_tick: i64,
@@ -209,7 +219,8 @@ fn play(arena: &Arena, task: &Task, choose: &mut dyn FnMut(&View<'_>) -> Option<
 
 /// On-demand, once nothing else keeps the deadline.
 fn with_safety_net(view: &View<'_>, chosen: Option<usize>) -> Option<usize> {
-    if !view.is_critical() {
+    let ends_there = |seat: usize| view.reserved_ticks(seat) as i64 >= view.ticks_on(seat);
+    if !view.is_critical() || chosen.is_some_and(ends_there) {
         return chosen;
     }
     let works = |seat: &usize| !view.is_on(CapacityKind::OnDemand) && view.overhead_left == 0 && view.speed_permille(*seat) >= view.fastest_on_demand();
@@ -231,7 +242,8 @@ fn sit(view: &mut View<'_>, outcome: &mut Outcome, chosen: Option<usize>) {
                 outcome.spot_ticks += 1;
                 view.zone = seat;
             }
-            CapacityKind::OnDemand | CapacityKind::Reserved => outcome.on_demand_ticks += 1,
+            CapacityKind::OnDemand => outcome.on_demand_ticks += 1,
+            CapacityKind::Reserved => outcome.reserved_ticks += 1,
         }
         outcome.cost += view.price(seat);
         view.region = Some(view.region_of(seat));
