@@ -7,7 +7,7 @@ use super::relaxation::{Configuration, Fillings, Generation, Relaxed, Rest};
 
 /// Visits of a search for a filling, rounds of pricing after each purchase, and which share of a fractional mix is bought at
 /// once: dearer values were tried and gained less than the search that follows.
-const VISITS: usize = 200;
+const VISITS: usize = 20;
 const ROUNDS: usize = 6;
 const AT_ONCE: usize = 12;
 

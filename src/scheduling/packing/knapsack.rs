@@ -1,5 +1,8 @@
 //! One node of a type, filled with what is worth most at given prices of classes: as a fraction (an upper bound, by a simplex
-//! with one row a resource), and in whole pods (a search that gives up only what the fraction's resource prices allow).
+//! with one row a resource), and in whole pods (branch and bound on that fraction, the best bound first).
+
+use std::cmp::Ordering;
+use std::collections::BinaryHeap;
 
 use super::meter::Meter;
 use super::model::{Content, Model};
@@ -17,6 +20,17 @@ pub struct Knapsack {
     most: Vec<f64>,
     /// Share of each resource that one pod takes, item after item.
     share: Vec<f64>,
+}
+
+/// A part of the search: some pods are in, others are limited.
+#[derive(Clone)]
+struct Branch {
+    /// Pods that are in, and what they are worth.
+    inside: Vec<u32>,
+    worth: f64,
+    /// What is left of each resource, and how many more of each item may come.
+    room: Vec<f64>,
+    most: Vec<f64>,
 }
 
 /// The best fractional filling.
@@ -68,15 +82,24 @@ impl Knapsack {
         self.share(item).iter().zip(prices).map(|(share, price)| share * price).sum()
     }
 
-    /// Whatever the prices, no filling is worth more than this: the resources at these prices, and what items are worth beyond.
-    fn bound_at(&self, prices: &[f64]) -> f64 {
-        let beyond = |item: usize| self.most[item] * (self.value[item] - self.priced(item, prices)).max(0.0);
-        prices.iter().sum::<f64>() + (0..self.items()).map(beyond).sum::<f64>()
+    fn copies(&self, item: usize, room: &[f64]) -> f64 {
+        let by_room = self.share(item).iter().zip(room).filter(|(share, _)| **share > 0.0).map(|(share, room)| (room / share + ROUNDING).floor().max(0.0));
+        by_room.fold(f64::INFINITY, f64::min)
     }
 
-    /// The linear relaxation, by a primal simplex with bounds.
+    fn root(&self) -> Branch {
+        Branch { inside: vec![0; self.items()], worth: 0.0, room: vec![1.0; self.width], most: self.most.clone() }
+    }
+
+    /// The linear relaxation.
     pub fn fraction(&self, meter: &mut Meter) -> Fraction {
-        let mut tableau = Tableau::new(self);
+        self.relax(&self.root(), meter)
+    }
+
+    /// The relaxation of what a branch leaves open, by a primal simplex with bounds. Whatever the prices it ends with, no filling
+    /// is worth more than what is inside, the resources at these prices, and what items are worth beyond: that is the bound.
+    fn relax(&self, branch: &Branch, meter: &mut Meter) -> Fraction {
+        let mut tableau = Tableau::new(self, branch);
         for _ in 0..60 + 4 * self.width {
             meter.spend(self.items() * self.width + 8);
             if !tableau.step(self) {
@@ -84,19 +107,30 @@ impl Knapsack {
             }
         }
         let prices: Vec<f64> = tableau.prices(self).iter().map(|price| price.max(0.0)).collect();
+        let beyond = |item: usize| branch.most[item] * (self.value[item] - self.priced(item, &prices)).max(0.0);
+        let resources: f64 = prices.iter().zip(&branch.room).map(|(price, room)| price * room.max(0.0)).sum();
+        let bound = branch.worth + resources + (0..self.items()).map(beyond).sum::<f64>();
         let amounts = tableau.amounts(self);
         let filling = amounts.iter().enumerate().filter(|(_, amount)| **amount > 1e-7).map(|(item, amount)| (self.classes[item], *amount)).collect();
-        Fraction { bound: self.bound_at(&prices), filling, prices, amounts }
+        Fraction { bound, filling, prices, amounts }
     }
 
-    /// The best whole filling within `visits` steps of the search; the bound holds also where the search ended early.
-    pub fn whole(&self, fraction: &Fraction, visits: usize, meter: &mut Meter) -> Whole {
-        let mut search = Search::new(self, fraction, visits);
-        search.start_greedily(fraction);
-        search.run();
-        meter.spend(search.visited * self.width + 4 * self.items() * self.width);
+    /// The best whole filling within `visits` branches. The bound holds also where the search ended early; it ends as soon as
+    /// nothing worth more than `enough` can be found.
+    pub fn whole(&self, fraction: &Fraction, visits: usize, enough: f64, meter: &mut Meter) -> Whole {
+        let mut search = Search { knapsack: self, best: vec![0; self.items()], worth: 0.0, open: BinaryHeap::new() };
+        search.look(self.root(), fraction);
+        for _ in 0..visits {
+            let Some(top) = search.open.peek() else { break };
+            if top.bound <= search.worth.max(enough) + TOLERANCE {
+                break;
+            }
+            let top = search.open.pop().expect("it was peeked at");
+            search.split(top, meter);
+        }
         let content = search.best.iter().enumerate().filter(|(_, count)| **count > 0).map(|(item, count)| (self.classes[item], *count)).collect();
-        Whole { bound: search.bound(), content }
+        let unseen = search.open.peek().map_or(0.0, |top| top.bound);
+        Whole { bound: search.worth.max(unseen) + TOLERANCE, content }
     }
 }
 
@@ -108,16 +142,17 @@ struct Tableau {
     level: Vec<f64>,
     at_most: Vec<bool>,
     is_basic: Vec<bool>,
+    most: Vec<f64>,
 }
 
 impl Tableau {
-    fn new(knapsack: &Knapsack) -> Tableau {
+    fn new(knapsack: &Knapsack, branch: &Branch) -> Tableau {
         let (items, width) = (knapsack.items(), knapsack.width);
         let mut inverse = vec![0.0; width * width];
         (0..width).for_each(|row| inverse[row * width + row] = 1.0);
         let mut is_basic = vec![false; items + width];
         (items..items + width).for_each(|slack| is_basic[slack] = true);
-        Tableau { basis: (items..items + width).collect(), inverse, level: vec![1.0; width], at_most: vec![false; items], is_basic }
+        Tableau { basis: (items..items + width).collect(), inverse, level: branch.room.clone(), at_most: vec![false; items], is_basic, most: branch.most.clone() }
     }
 
     fn prices(&self, knapsack: &Knapsack) -> Vec<f64> {
@@ -130,7 +165,7 @@ impl Tableau {
     }
 
     fn amounts(&self, knapsack: &Knapsack) -> Vec<f64> {
-        let mut amounts: Vec<f64> = (0..knapsack.items()).map(|item| if self.at_most[item] { knapsack.most[item] } else { 0.0 }).collect();
+        let mut amounts: Vec<f64> = (0..knapsack.items()).map(|item| if self.at_most[item] { self.most[item] } else { 0.0 }).collect();
         for (row, variable) in self.basis.iter().enumerate().filter(|(_, variable)| **variable < knapsack.items()) {
             amounts[*variable] = self.level[row];
         }
@@ -149,7 +184,7 @@ impl Tableau {
                 if grows { along } else { -along }
             })
             .collect();
-        let most = |variable: usize| knapsack.most.get(variable).copied().unwrap_or(f64::INFINITY);
+        let most = |variable: usize| self.most.get(variable).copied().unwrap_or(f64::INFINITY);
         let mut step = most(entering);
         let mut leaving = None;
         for (row, along) in direction.iter().enumerate() {
@@ -181,7 +216,7 @@ impl Tableau {
         if leaving < knapsack.items() {
             self.at_most[leaving] = direction[row] < 0.0;
         }
-        let from = if grows { 0.0 } else { knapsack.most[entering] };
+        let from = if grows { 0.0 } else { self.most[entering] };
         self.level[row] = if grows { step } else { from - step };
         let sign = if grows { 1.0 } else { -1.0 };
         let pivot = direction[row] * sign;
@@ -221,143 +256,157 @@ impl Tableau {
     }
 }
 
-/// Depth first over items; what is lost against the fraction's bound only grows on the way down, so a branch ends where its
-/// loss reaches the best filling's.
-struct Search<'k> {
-    knapsack: &'k Knapsack,
-    /// Bound of the fraction, which losses are taken from.
-    top: f64,
-    /// What an item is worth beyond its share of the resources at the fraction's prices.
-    beyond: Vec<f64>,
-    prices: Vec<f64>,
-    /// Items that are decided by search, those that matter most first.
-    open: Vec<usize>,
-    chosen: Vec<u32>,
-    room: Vec<f64>,
-    best: Vec<u32>,
-    worth: f64,
-    visits: usize,
-    visited: usize,
-    /// The best bound of what was not looked at.
-    unseen: f64,
+/// A branch that is not closed yet.
+struct Open {
+    bound: f64,
+    branch: Branch,
+    /// The item to split by, and how many of it the fraction has beyond what is inside.
+    item: usize,
+    amount: f64,
 }
 
-impl<'k> Search<'k> {
-    fn new(knapsack: &'k Knapsack, fraction: &Fraction, visits: usize) -> Search<'k> {
-        let beyond = (0..knapsack.items()).map(|item| knapsack.value[item] - knapsack.priced(item, &fraction.prices)).collect();
-        Search {
-            knapsack,
-            top: fraction.bound,
-            beyond,
-            prices: fraction.prices.clone(),
-            open: Vec::new(),
-            chosen: vec![0; knapsack.items()],
-            room: vec![1.0; knapsack.width],
-            best: vec![0; knapsack.items()],
-            worth: 0.0,
-            visits,
-            visited: 0,
-            unseen: f64::NEG_INFINITY,
+impl PartialEq for Open {
+    fn eq(&self, other: &Open) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl Eq for Open {}
+
+impl PartialOrd for Open {
+    fn partial_cmp(&self, other: &Open) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Open {
+    fn cmp(&self, other: &Open) -> Ordering {
+        self.bound.total_cmp(&other.bound).then_with(|| self.branch.inside.cmp(&other.branch.inside))
+    }
+}
+
+struct Search<'k> {
+    knapsack: &'k Knapsack,
+    best: Vec<u32>,
+    worth: f64,
+    open: BinaryHeap<Open>,
+}
+
+impl Search<'_> {
+    /// Rounds the branch's fraction to a filling, and keeps the branch open where its bound is better than the best filling.
+    fn look(&mut self, branch: Branch, fraction: &Fraction) {
+        self.round(&branch, fraction);
+        if fraction.bound <= self.worth + TOLERANCE {
+            return;
+        }
+        // Split where the fraction is furthest from whole, weighed by worth.
+        let doubt = |item: &usize| {
+            let part = fraction.amounts[*item] - fraction.amounts[*item].floor();
+            part.min(1.0 - part) * self.knapsack.value[*item]
+        };
+        let split = (0..self.knapsack.items()).max_by(|one, other| doubt(one).total_cmp(&doubt(other)));
+        if let Some(item) = split.filter(|item| doubt(item) > TOLERANCE) {
+            self.open.push(Open { bound: fraction.bound, branch, item, amount: fraction.amounts[item] });
+        }
+    }
+
+    /// At most this many more of the item, or at least one more than that.
+    fn split(&mut self, open: Open, meter: &mut Meter) {
+        let Open { branch, item, amount, .. } = open;
+        let mut fewer = branch.clone();
+        fewer.most[item] = amount.floor();
+        let mut more = branch;
+        let added = amount.floor() + 1.0;
+        more.inside[item] += added as u32;
+        more.worth += added * self.knapsack.value[item];
+        more.most[item] -= added;
+        take(&mut more.room, self.knapsack.share(item), added);
+        // What does not fit into the room that is left is out: this is what makes the bound of a branch tight.
+        for other in 0..self.knapsack.items() {
+            more.most[other] = more.most[other].min(self.knapsack.copies(other, &more.room));
+        }
+        meter.spend(200 + 6 * self.knapsack.items() * self.knapsack.width);
+        for branch in [fewer, more] {
+            if branch.room.iter().all(|room| *room >= -ROUNDING) && branch.most[item] >= 0.0 {
+                let fraction = self.knapsack.relax(&branch, meter);
+                self.look(branch, &fraction);
+            }
         }
     }
 
     /// The fraction rounded down, then filled with what is worth most for the resources it takes.
-    fn start_greedily(&mut self, fraction: &Fraction) {
-        let mut room = self.room.clone();
-        let mut counts = vec![0_u32; self.knapsack.items()];
+    fn round(&mut self, branch: &Branch, fraction: &Fraction) {
+        let (mut room, mut counts, mut worth) = (branch.room.clone(), branch.inside.clone(), branch.worth);
+        let knapsack = self.knapsack;
+        let mut open: Vec<(f64, usize, f64)> = Vec::new();
         for (item, count) in counts.iter_mut().enumerate() {
-            *count = (fraction.amounts[item] + 1e-7).floor() as u32;
-            take(&mut room, self.knapsack.share(item), f64::from(*count));
+            let whole = (fraction.amounts[item] + 1e-7).floor();
+            *count += whole as u32;
+            worth += whole * knapsack.value[item];
+            take(&mut room, knapsack.share(item), whole);
+            if branch.most[item] - whole >= 1.0 {
+                open.push((knapsack.value[item] / knapsack.priced(item, &fraction.prices).max(1e-12), item, branch.most[item] - whole));
+            }
         }
-        let rate = |item: usize| self.knapsack.value[item] / self.knapsack.priced(item, &self.prices).max(1e-12);
-        let mut order: Vec<usize> = (0..self.knapsack.items()).collect();
-        order.sort_by(|one, other| rate(*other).total_cmp(&rate(*one)).then(one.cmp(other)));
-        for item in order {
-            let more = self.copies(item, &room).min(self.knapsack.most[item] - f64::from(counts[item]));
+        open.sort_by(|one, other| other.0.total_cmp(&one.0).then(one.1.cmp(&other.1)));
+        for (_, item, most) in open {
+            let more = knapsack.copies(item, &room).min(most);
             if more >= 1.0 {
                 counts[item] += more as u32;
-                take(&mut room, self.knapsack.share(item), more);
+                worth += more * knapsack.value[item];
+                take(&mut room, knapsack.share(item), more);
             }
         }
-        self.worth = (0..counts.len()).map(|item| f64::from(counts[item]) * self.knapsack.value[item]).sum();
-        self.best = counts;
-    }
-
-    fn copies(&self, item: usize, room: &[f64]) -> f64 {
-        let by_room = self.knapsack.share(item).iter().zip(room).filter(|(share, _)| **share > 0.0).map(|(share, room)| (room / share + ROUNDING).floor());
-        by_room.fold(f64::INFINITY, f64::min)
-    }
-
-    /// Items whose loss by one pod already exceeds what may be lost are fixed: at nothing, or at their most.
-    fn run(&mut self) {
-        let gap = self.top - self.worth;
-        for item in 0..self.knapsack.items() {
-            let beyond = self.beyond[item];
-            if beyond > gap && self.copies(item, &self.room) >= self.knapsack.most[item] {
-                self.chosen[item] = self.knapsack.most[item] as u32;
-                take(&mut self.room, self.knapsack.share(item), self.knapsack.most[item]);
-            } else if -beyond <= gap {
-                self.open.push(item);
-            }
+        if worth > self.worth {
+            self.worth = worth;
+            self.best = counts;
         }
-        let weight = |item: &usize| self.beyond[*item].abs();
-        let mut open = std::mem::take(&mut self.open);
-        open.sort_by(|one, other| weight(other).total_cmp(&weight(one)).then(one.cmp(other)));
-        self.open = open;
-        self.descend(0, 0.0);
-    }
-
-    fn descend(&mut self, depth: usize, loss: f64) {
-        self.visited += 1;
-        if self.top - loss <= self.worth + TOLERANCE {
-            return;
-        }
-        if self.visited > self.visits {
-            self.unseen = self.unseen.max(self.top - loss);
-            return;
-        }
-        let Some(item) = self.open.get(depth).copied() else {
-            self.finish(loss);
-            return;
-        };
-        let (most, beyond) = (self.knapsack.most[item], self.beyond[item]);
-        let fitting = self.copies(item, &self.room).min(most).max(0.0) as u32;
-        let lost = |count: u32| if beyond > 0.0 { (most - f64::from(count)) * beyond } else { f64::from(count) * -beyond };
-        let falling = beyond > -1e-9;
-        for turn in 0..=fitting {
-            let count = if falling { fitting - turn } else { turn };
-            if self.top - loss - lost(count) <= self.worth + TOLERANCE {
-                // Further counts lose more still.
-                break;
-            }
-            self.put(item, count);
-            self.descend(depth + 1, loss + lost(count));
-            self.put(item, 0);
-        }
-    }
-
-    fn put(&mut self, item: usize, count: u32) {
-        let change = f64::from(count) - f64::from(self.chosen[item]);
-        let share = &self.knapsack.share[item * self.knapsack.width..(item + 1) * self.knapsack.width];
-        take(&mut self.room, share, change);
-        self.chosen[item] = count;
-    }
-
-    /// All is decided; what is left of the resources is lost too.
-    fn finish(&mut self, loss: f64) {
-        let unused: f64 = self.room.iter().zip(&self.prices).map(|(room, price)| room.max(0.0) * price).sum();
-        let worth = self.top - loss - unused;
-        if worth > self.worth + TOLERANCE {
-            self.worth = (0..self.chosen.len()).map(|item| f64::from(self.chosen[item]) * self.knapsack.value[item]).sum();
-            self.best.copy_from_slice(&self.chosen);
-        }
-    }
-
-    fn bound(&self) -> f64 {
-        self.worth.max(self.unseen).max(0.0) + TOLERANCE
     }
 }
 
 fn take(room: &mut [f64], share: &[f64], count: f64) {
-    room.iter_mut().zip(share).for_each(|(room, share)| *room -= share * count);
+    if count != 0.0 {
+        room.iter_mut().zip(share).for_each(|(room, share)| *room -= share * count);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scheduling::packing::Effort;
+    use proptest::prelude::*;
+
+    fn brute(knapsack: &Knapsack, item: usize, room: &[f64]) -> f64 {
+        if item == knapsack.items() {
+            return 0.0;
+        }
+        let most = knapsack.copies(item, room).min(knapsack.most[item]) as u32;
+        let with = |count: u32| {
+            let mut room = room.to_vec();
+            take(&mut room, knapsack.share(item), f64::from(count));
+            f64::from(count) * knapsack.value[item] + brute(knapsack, item + 1, &room)
+        };
+        (0..=most).map(with).fold(0.0, f64::max)
+    }
+
+    proptest! {
+        #[test]
+        fn the_best_filling_is_found_and_no_bound_is_below_it(shares in proptest::collection::vec((1_u32..60, 1_u32..60, 1_u32..40), 1..6), visits in 0_usize..400) {
+            let knapsack = Knapsack {
+                width: 2,
+                classes: (0..shares.len()).collect(),
+                value: shares.iter().map(|(_, _, value)| f64::from(*value)).collect(),
+                most: vec![4.0; shares.len()],
+                share: shares.iter().flat_map(|(cpu, memory, _)| [f64::from(*cpu) / 100.0, f64::from(*memory) / 100.0]).collect(),
+            };
+            let mut meter = Meter::new(Effort(100_000_000));
+            let truth = brute(&knapsack, 0, &[1.0, 1.0]);
+            let fraction = knapsack.fraction(&mut meter);
+            prop_assert!(fraction.bound >= truth - 1e-6);
+            prop_assert!(knapsack.whole(&fraction, visits, 0.0, &mut meter).bound >= truth - 1e-6);
+            let best = knapsack.whole(&fraction, 1_000_000, 0.0, &mut meter);
+            let worth: f64 = best.content.iter().map(|(class, count)| knapsack.value[*class] * f64::from(*count)).sum();
+            prop_assert!((worth - truth).abs() < 1e-6, "{} instead of {}", worth, truth);
+        }
+    }
 }

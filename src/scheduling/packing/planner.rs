@@ -24,7 +24,7 @@ use super::zoning;
 const LOTS_MAX: usize = 160;
 const ROUNDS_MAX: usize = 4;
 const GAP: f64 = 1e-4;
-const VISITS: usize = 300;
+const VISITS: usize = 72;
 
 /// Places what it can of `left` pods of each class, and takes it off. Answers what it learnt about bounds, and for how many
 /// pods of each class that holds.
@@ -186,7 +186,7 @@ fn fill_existing(standing: &mut Standing, problem: &PackingProblem, numbers: &Cl
         let classes: Vec<usize> = (0..lots.len()).collect();
         let knapsack = Knapsack::new(&model, 0, &values, &model.count, &classes);
         let fraction = knapsack.fraction(meter);
-        for (lot, count) in knapsack.whole(&fraction, VISITS, meter).content {
+        for (lot, count) in knapsack.whole(&fraction, VISITS, 0.0, meter).content {
             let class = lots[lot].class;
             for _ in 0..count {
                 if standing.admits(node, class) {

@@ -87,7 +87,7 @@ fn worthiest(model: &Model, rest: &Rest, values: &[f64], meter: &mut Meter) -> O
     for index in (0..model.types.len()).filter(|index| rest.limits[*index].is_none_or(|limit| limit >= 1.0)) {
         let knapsack = Knapsack::new(model, index, values, &rest.left, &classes);
         let fraction = knapsack.fraction(meter);
-        let content = knapsack.whole(&fraction, 0, meter).content;
+        let content = knapsack.whole(&fraction, 0, 0.0, meter).content;
         let worth: f64 = content.iter().map(|(class, count)| values[*class] * f64::from(*count)).sum();
         let rate = worth / model.types[index].price;
         let holds = rest.has(index, &content) && model.holds(index, &content);

@@ -13,7 +13,10 @@ use super::simplex::{Column, Master};
 
 /// Cost of leaving a pod out, in multiples of the dearest node: only where no type can be had without limit.
 const LEFT_OUT: f64 = 1000.0;
-const SMOOTHING: f64 = 0.6;
+const SMOOTHING: f64 = 0.9;
+/// Branches of the first searches for whole fillings, and how much longer later ones are.
+const VISITS_FIRST: usize = 2;
+const LONGER: usize = 6;
 
 /// A filling of a node that may be bought, and how often the relaxation buys it.
 #[derive(Clone, Debug)]
@@ -74,6 +77,15 @@ impl Rest {
     }
 }
 
+impl Fillings {
+    fn within(self, most: usize) -> Fillings {
+        match self {
+            Fillings::Fractional => Fillings::Fractional,
+            Fillings::Whole { visits } => Fillings::Whole { visits: visits.min(most) },
+        }
+    }
+}
+
 /// Column generation over one kind of fillings, for `left` pods of each class.
 pub struct Generation<'m> {
     model: &'m Model,
@@ -126,11 +138,12 @@ impl<'m> Generation<'m> {
         self.contents.push(content);
     }
 
-    /// Rounds of pricing until the bound meets the master's cost within `gap`, or the meter is spent.
+    /// Rounds of pricing until the bound meets the master's cost within `gap`, nothing more is found, or the meter is spent. Whole
+    /// fillings are searched for shortly as long as that finds some, then ever longer.
     pub fn run(&mut self, fillings: Fillings, rounds: usize, gap: f64, meter: &mut Meter) {
-        let mut smoothing = SMOOTHING;
         let rows = self.classes.len() + self.limited.len();
         meter.spend(4 * rows * (rows + self.model.types.len()));
+        let (mut smoothing, mut visits) = (SMOOTHING, VISITS_FIRST);
         for _ in 0..rounds {
             self.master.solve(meter);
             let (values, beyond) = self.master_prices();
@@ -139,15 +152,15 @@ impl<'m> Generation<'m> {
                 return;
             }
             let smooth: Vec<f64> = values.iter().zip(&self.center).map(|(value, center)| smoothing * center + (1.0 - smoothing) * value).collect();
-            let priced = self.price(&smooth, fillings, meter);
-            let found = self.accept(priced, &values, &beyond);
-            if found == 0 {
-                if smoothing == 0.0 {
-                    return;
-                }
-                smoothing = if smoothing > 0.2 { smoothing / 2.0 } else { 0.0 };
+            let priced = self.price(&smooth, fillings.within(visits), meter);
+            if self.accept(priced, &values, &beyond) > 0 {
+                smoothing = if smoothing > 0.0 { SMOOTHING } else { 0.0 };
             } else if smoothing > 0.0 {
-                smoothing = SMOOTHING;
+                smoothing = if smoothing > 0.2 { smoothing / 2.0 } else { 0.0 };
+            } else if fillings.within(visits) != fillings.within(visits * LONGER) {
+                visits *= LONGER;
+            } else {
+                return;
             }
         }
     }
@@ -210,7 +223,7 @@ impl<'m> Generation<'m> {
             // Far from being worth its price: no search.
             return Priced { type_index: index, bound: fraction.bound, filling: Vec::new(), content: None };
         }
-        let whole = knapsack.whole(&fraction, visits, meter);
+        let whole = knapsack.whole(&fraction, visits, self.model.types[index].price, meter);
         let content = if self.model.holds(index, &whole.content) { whole.content } else { Vec::new() };
         let filling = content.iter().map(|(class, count)| (*class, f64::from(*count))).collect();
         Priced { type_index: index, bound: whole.bound.min(fraction.bound), filling, content: Some((index, content)) }

@@ -10,7 +10,7 @@ use super::meter::Meter;
 use super::model::{Model, Node};
 use super::relaxation::{Fillings, Generation, Rest};
 
-const VISITS: usize = 200;
+const VISITS: usize = 20;
 const ROUNDS: usize = 12;
 /// How many nodes are taken apart.
 const FEWEST: usize = 2;
