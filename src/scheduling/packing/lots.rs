@@ -1,5 +1,5 @@
 //! Lots: what the optimiser packs as one. A lot is a class, or the part of it that goes to one zone; where there are too many
-//! lots for a relaxation, neighbours are merged for it, by their largest demand (for a plan) or their smallest (for a bound).
+//! lots for a relaxation, neighbours are merged for it, by a middling demand (for a plan) or their smallest (for a bound).
 
 use std::collections::BTreeMap;
 
@@ -17,9 +17,9 @@ pub struct Lot {
 /// How a group of lots counts in a merged model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Merge {
-    /// Each as its largest: what fits the group fits every lot.
-    Up,
-    /// Each as its smallest: no fleet for the lots is cheaper than the cheapest for the group.
+    /// Each as something between its mean and its largest, for a plan: smaller pods make up for those that do not fit.
+    Between,
+    /// Each as its smallest, for a bound: no fleet for the lots is cheaper than the cheapest for the group.
     Down,
 }
 

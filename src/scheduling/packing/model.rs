@@ -89,8 +89,12 @@ impl Model {
     fn merged_demand(&self, group: &[usize], row: usize, merge: Merge) -> f64 {
         let amounts = || group.iter().map(|class| self.demand(*class)[row]);
         match merge {
-            Merge::Up => amounts().fold(0.0, f64::max),
             Merge::Down => amounts().fold(f64::INFINITY, f64::min),
+            Merge::Between => {
+                let pods: f64 = group.iter().map(|class| self.count[*class]).sum();
+                let all: f64 = group.iter().map(|class| self.count[*class] * self.demand(*class)[row]).sum();
+                ((amounts().fold(0.0, f64::max) + all / pods) / 2.0).ceil()
+            }
         }
     }
 

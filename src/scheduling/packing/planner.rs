@@ -102,6 +102,7 @@ fn optimise(model: &Model, numbers: &Classes, lots: &[Lot], rest: &Rest, meter: 
     } else {
         optimise_merged(model, numbers, lots, rest, meter)
     };
+    // It gains little, and a plan is waited for.
     meter.within(40, |meter| search::improve(model, rest, &optimised.1, &mut optimised.0.nodes, meter));
     optimised.0
 }
@@ -117,11 +118,11 @@ fn relax(model: &Model, rest: &Rest, meter: &mut Meter) -> (Bounds, Relaxed) {
     (bounds, configuration.relaxed())
 }
 
-/// Merged up for a plan, merged down for a bound.
+/// Merged one way for a plan, another for a bound.
 fn optimise_merged(model: &Model, numbers: &Classes, lots: &[Lot], rest: &Rest, meter: &mut Meter) -> (Optimised, Vec<f64>) {
     let bound = bound_of_merged(model, numbers, lots, rest, meter);
     let groups = lots::grouped(numbers, lots, &model.per_node, LOTS_MAX);
-    let high = model.merged(&groups, Merge::Up);
+    let high = model.merged(&groups, Merge::Between);
     let mut merged_rest = rest_of_groups(rest, &groups);
     leave_out_hopeless(&high, &mut merged_rest);
     let (_, mix) = relax(&high, &merged_rest, meter);
