@@ -20,8 +20,8 @@ const HORIZON: f64 = 2.0;
 /// A zone this much dearer than the cheapest of its band begins another.
 const BAND: f64 = 1.25;
 const BANDS_MAX: usize = 4;
-/// Tables kept.
-const KEPT: usize = 60;
+/// Sets of tables kept, of some 50 MB each: a run of four days needs eight, the next start most of the same.
+const KEPT: usize = 20;
 
 /// What was worked out for one band and the cheaper ones.
 struct Plan {
