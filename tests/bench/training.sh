@@ -36,7 +36,7 @@ started=$SECONDS
   section "Prices that differ: H100 in 13 zones" "Gangs of 1 to 16, in USD." h100-traces.csv --prices "$traces/prices.csv"
   section "Prices that move: V100 in 6 zones" "In USD." spot-traces.csv --prices "$traces/prices.csv"
   printf '\n## One job'"'"'s life\n'
-  picture one-zone "One zone with long gaps: who waits, who buys, and when." spot-traces.csv --group availability/1-node/aws-10-26-2022 --job-fraction 0.8 --restart-overhead 360 --plot-run 20
+  picture one-zone "One zone with long gaps: who waits, who buys, and when." spot-traces.csv --group availability/1-node/aws-10-26-2022 --job-fraction 0.8 --restart-overhead 360 --starts 5 --plot-run 22
   picture several-zones "Two zones, 16 machines each." spot-traces.csv --zones multi --group availability/16-node --job-fraction 0.8 --restart-overhead 720 --plot-run 7
   picture prices "13 zones at 13 prices, a gang of 8." h100-traces.csv --prices "$traces/prices.csv" --group all/gang-8 --job-fraction 0.8 --restart-overhead 360 --plot-run 6
 } >"$page"
