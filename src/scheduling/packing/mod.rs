@@ -9,6 +9,7 @@
 mod apart;
 mod audit;
 mod classes;
+mod companions;
 mod dive;
 mod fleet;
 mod knapsack;

@@ -7,6 +7,7 @@
 
 use super::apart::told_apart;
 use super::classes::Classes;
+use super::companions;
 use super::dive::dive;
 use super::fleet::Bounds;
 use super::knapsack::Knapsack;
@@ -30,6 +31,7 @@ const VISITS: usize = 72;
 /// pods of each class that holds.
 pub fn place(standing: &mut Standing, problem: &PackingProblem, numbers: &Classes, left: &mut [usize], meter: &mut Meter) -> Option<(Bounds, Vec<usize>)> {
     fill_existing(standing, problem, numbers, left, meter);
+    companions::place(standing, problem, numbers, left);
     let mut learnt = None;
     for _ in 0..ROUNDS_MAX {
         let lots = zoning::lots(standing, problem, numbers, left);

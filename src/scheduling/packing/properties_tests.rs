@@ -137,3 +137,26 @@ fn more_pods_never_lower_the_bound() {
         least = bound;
     }
 }
+
+#[test]
+fn room_is_made_for_pods_beside_those_that_they_need() {
+    let agents = Pod { affinity: vec![near("db", Topology::Hostname)], ..pod("agent", 3_000, 2, 0) };
+    let together = Pod { affinity: vec![near("ring", Topology::Hostname)], ..pod("ring", 5_000, 4, 0) };
+    let pods = [vec![pod("db", 4_000, 8, 0); 3], vec![agents; 4], vec![together; 3]].concat();
+    let problem = PackingProblem { pods, offers: offers(), ..PackingProblem::default() };
+    let plan = pack(&problem, EFFORT);
+    assert_eq!((plan.unplaced.clone(), audit(&problem, &plan)), (vec![], vec![]));
+}
+
+#[test]
+fn a_pod_without_place_is_told_what_would_help() {
+    let why = |pod: Pod| pack(&PackingProblem { pods: vec![pod], offers: offers(), ..PackingProblem::default() }, EFFORT).unplaced[0].1.to_string();
+    assert!(why(pod("web", 90_000, 1, 0)).contains("asks for 90000 of cpu; the largest node that is offered has 48000"));
+    assert!(why(Pod { node_selector: Selector::labels([("disk", "tape")]), ..pod("web", 100, 1, 0) }).contains("node selector"));
+    assert!(why(Pod { volume_zones: Some(BTreeSet::from(["z".to_owned()])), ..pod("web", 100, 1, 0) }).contains("volumes are in z"));
+    assert!(why(Pod { affinity: vec![near("db", Topology::Zone)], ..pod("web", 100, 1, 0) }).contains("must be near"));
+    let apart = Pod { anti_affinity: vec![near("web", Topology::Zone)], ..pod("web", 100, 1, 0) };
+    let plan = pack(&PackingProblem { pods: vec![apart; 5], offers: offers(), ..PackingProblem::default() }, EFFORT);
+    assert_eq!(plan.unplaced.len(), 2, "three zones take three");
+    assert_eq!(plan.unplaced[0].1, Unplaced::KeptAway { by: Topologically::AntiAffinity });
+}
