@@ -1,8 +1,8 @@
 //! How far a market may be from what was learned: markets drawn from what is known of this one.
 //!
 //! Two doubts. The hazards were learned from few ends, so they are drawn from their posterior: the level, common to all ages,
-//! then each class by itself. And markets change over days: capacity gets tighter (spells end sooner, gaps later) or looser,
-//! and goes back; an autoregressive tightness on the logarithm of the hazards.
+//! then each class by itself. And markets change over days: a tide (autoregressive, on the logarithm of the hazards) comes and
+//! goes in how soon spells end, how soon gaps do, and how likely another zone is up.
 
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
@@ -10,22 +10,20 @@ use rand_chacha::ChaCha8Rng;
 use super::behaviour::{AGES, Behaviour, CLASSES, Evidence, Hazards, Observed, class_of};
 use super::value::Market;
 
-/// How markets change beyond what they were learned to be.
+/// How markets change beyond what they were learned to be: standard deviations of what comes and goes.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Tides {
-    /// Standard deviation of the logarithm of hazards; shared (with opposite signs) by ends of spells and of gaps.
-    pub shared: f64,
-    /// Likewise, by each for itself.
-    pub own: f64,
+    /// Of the logarithm of hazards: of spells, and by themselves of gaps.
+    pub hazards: f64,
+    /// Of the log-odds that another zone is up when one goes.
+    pub elsewhere: f64,
     /// After so many hours a tide has lost all but 1/e of itself.
     pub memory_hours: f64,
-    /// A tide that lasts as long as the job, on top.
-    pub lasting: f64,
 }
 
 impl Tides {
     /// Chosen on one half of the public traces: docs/reference/scheduling.md, "Forecasts".
-    pub const USUAL: Tides = Tides { shared: 0.5, own: 0.3, memory_hours: 24.0, lasting: 0.0 };
+    pub const USUAL: Tides = Tides { hazards: 0.4, elsewhere: 2.0, memory_hours: 24.0 };
 }
 
 /// A market that may be this one, living.
@@ -36,8 +34,10 @@ pub struct Possible {
     up: Hazards,
     down: Hazards,
     elsewhere: f64,
+    /// As the tide has it.
+    moves: f64,
     elsewhere_ages: [f64; CLASSES],
-    /// Shared, of spells, of gaps: in standard deviations.
+    /// Of spells, of gaps, of other zones: in standard deviations.
     tide: [f64; 3],
     steps_to_turn: usize,
     /// Chances to end in a step, by class, in 2⁻³².
@@ -52,9 +52,7 @@ const TURN_HOURS: f64 = 4.0;
 impl Possible {
     pub fn draw(behaviour: &Behaviour, market: Market, step_hours: f64, tides: Tides, mut rng: ChaCha8Rng) -> Possible {
         let Evidence { up, down, gone, found } = &behaviour.evidence;
-        let lasting = tides.lasting * normal(&mut rng);
-        let up = hazards(up, &mut rng).map(|hazard| hazard * lasting.exp());
-        let down = hazards(down, &mut rng).map(|hazard| hazard * (-lasting).exp());
+        let (up, down) = (hazards(up, &mut rng), hazards(down, &mut rng));
         let elsewhere = if behaviour.elsewhere > 0.0 { beta(&mut rng, *found, gone - found) } else { 0.0 };
         let tide = std::array::from_fn(|_| normal(&mut rng));
         let (is_up, age_hours) = match market {
@@ -62,7 +60,7 @@ impl Possible {
             Market::Down { age_hours } => (false, age_hours),
         };
         let elsewhere_ages = behaviour.elsewhere_ages;
-        let mut possible = Possible { rng, step_hours, tides, up, down, elsewhere, elsewhere_ages, tide, steps_to_turn: 0, ends: [[0; CLASSES]; 2], is_up, age_hours };
+        let mut possible = Possible { rng, step_hours, tides, up, down, elsewhere, moves: elsewhere, elsewhere_ages, tide, steps_to_turn: 0, ends: [[0; CLASSES]; 2], is_up, age_hours };
         possible.flow();
         possible
     }
@@ -84,7 +82,7 @@ impl Possible {
             return false;
         }
         let was_up = self.is_up;
-        let moves = was_up && self.elsewhere > 0.0 && self.rng.random::<f64>() < self.elsewhere;
+        let moves = was_up && self.moves > 0.0 && self.rng.random::<f64>() < self.moves;
         self.is_up = !was_up || moves;
         self.age_hours = if moves { self.age_elsewhere() } else { 0.0 };
         was_up
@@ -114,10 +112,12 @@ impl Possible {
 
     /// Sets the chances to what the tide makes of the hazards.
     fn flow(&mut self) {
-        let Tides { shared, own, .. } = self.tides;
-        let [both, up, down] = self.tide;
-        let chances = |hazards: &Hazards, tide: f64| hazards.map(|hazard| ((1.0 - (-hazard * tide.exp() * self.step_hours).exp()) * f64::from(u32::MAX)) as u32);
-        self.ends = [chances(&self.down, own * down - shared * both), chances(&self.up, own * up + shared * both)];
+        let [up, down, others] = self.tide.map(|tide| tide.exp());
+        let Tides { hazards, elsewhere, memory_hours: _ } = self.tides;
+        let chance = |hazard: f64| ((1.0 - (-hazard * self.step_hours).exp()) * f64::from(u32::MAX)) as u32;
+        self.ends = [(&self.down, down), (&self.up, up)].map(|(learned, tide)| learned.map(|hazard| chance(hazard * tide.powf(hazards))));
+        let odds = self.elsewhere / (1.0 - self.elsewhere) * others.powf(elsewhere);
+        self.moves = if self.elsewhere < 1.0 { odds / (1.0 + odds) } else { 1.0 };
     }
 }
 

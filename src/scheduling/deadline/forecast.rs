@@ -201,60 +201,86 @@ impl Life<'_> {
     }
 }
 
-/// The table's choices, each asked for once: by steps left, market and seat, and the nearest slack on its grid.
+/// The table's choices, each asked for once: by steps left and slack (finely near the deadline, roughly far from it), market
+/// and seat.
 struct Choices<'a> {
     table: &'a Table,
-    /// Point of the grid by tenths of a step of slack.
-    point: Vec<u16>,
-    /// 0 is not asked yet.
-    known: Vec<u8>,
+    left: Ladder,
+    slack: Ladder,
+    /// By left, market, seat and slack; `None` where it was not asked for.
+    known: Vec<Option<Verdict>>,
 }
 
 const STATES: usize = 2 * CLASSES;
 const SEATS: usize = 3;
+/// Rungs are so far apart, or a part of what they stand at.
+const LEFT_RUNG: f32 = 1.0;
+const SLACK_RUNG: f32 = 0.1;
+const RUNG_PART: f32 = 0.03;
 
 impl Choices<'_> {
     fn of(table: &Table) -> Choices<'_> {
         let slacks = table.slacks();
-        let tenths = (slacks[slacks.len() - 1] * 10.0) as usize;
-        let nearest = |slack: f32| {
-            let above = slacks.partition_point(|point| *point < slack).min(slacks.len() - 1);
-            let is_below_nearer = above > 0 && slack - slacks[above - 1] < slacks[above] - slack;
-            above - usize::from(is_below_nearer)
-        };
-        let point = (0..=tenths).map(|tenth| nearest(tenth as f32 / 10.0) as u16).collect();
-        Choices { table, point, known: vec![0; (table.layers() + 1) * STATES * SEATS * slacks.len()] }
+        let left = Ladder::new(LEFT_RUNG, table.layers() as f32);
+        let slack = Ladder::new(SLACK_RUNG, slacks[slacks.len() - 1]);
+        let known = vec![None; left.rungs.len() * STATES * SEATS * slack.rungs.len()];
+        Choices { table, left, slack, known }
     }
 
     fn verdict(&mut self, left: f64, work: f64, market: &Possible, sitting: Sitting) -> Verdict {
-        let slacks = self.table.slacks();
-        let point = usize::from(self.point[(((left - work) * 10.0).round().max(0.0) as usize).min(self.point.len() - 1)]);
-        let layer = (left.round().max(0.0) as usize).min(self.table.layers());
+        let (left, slack) = (self.left.nearest(left), self.slack.nearest(left - work));
         let state = if market.is_up() { market.class() } else { CLASSES + market.class() };
         let seat = match sitting {
             Sitting::Nowhere => 0,
             Sitting::Spot => 1,
             Sitting::OnDemand => 2,
         };
-        let index = ((layer * STATES + state) * SEATS + seat) * slacks.len() + point;
-        match self.known[index] {
-            1 => return Verdict::Wait,
-            2 => return Verdict::Spot,
-            3 => return Verdict::OnDemand,
-            _ => {}
+        let index = ((left * STATES + state) * SEATS + seat) * self.slack.rungs.len() + slack;
+        if let Some(verdict) = self.known[index] {
+            return verdict;
         }
+        let verdict = self.ask(f64::from(self.left.rungs[left]), f64::from(self.slack.rungs[slack]), market, sitting);
+        self.known[index] = Some(verdict);
+        verdict
+    }
+
+    fn ask(&self, left: f64, slack: f64, market: &Possible, sitting: Sitting) -> Verdict {
         let age_hours = AGES[market.class()];
         let market = if market.is_up() { Market::Up { age_hours } } else { Market::Down { age_hours } };
         let terms = self.table.terms();
-        let left_hours = layer as f64 * terms.step_hours;
-        let work_hours = (left_hours - f64::from(slacks[point]) * terms.step_hours).max(0.0);
-        let verdict = self.table.values(left_hours, work_hours, market, sitting).weighed(terms, market, sitting).verdict();
-        self.known[index] = match verdict {
-            Verdict::Wait => 1,
-            Verdict::Spot => 2,
-            Verdict::OnDemand => 3,
+        let values = self.table.values(left * terms.step_hours, (left - slack).max(0.0) * terms.step_hours, market, sitting);
+        values.weighed(terms, market, sitting).verdict()
+    }
+}
+
+/// Numbers from 0, ever farther apart.
+struct Ladder {
+    rungs: Vec<f32>,
+    /// The rung nearest to each multiple of the first distance.
+    of: Vec<u16>,
+    first: f64,
+}
+
+impl Ladder {
+    fn new(first: f32, last: f32) -> Ladder {
+        let mut rungs = vec![0.0f32];
+        let mut top = 0.0f32;
+        while top < last {
+            top += first * (top * RUNG_PART / first).round().max(1.0);
+            rungs.push(top.min(last));
+        }
+        let nearest = |value: f32| {
+            let above = rungs.partition_point(|rung| *rung < value).min(rungs.len() - 1);
+            let is_below_nearer = above > 0 && value - rungs[above - 1] < rungs[above] - value;
+            (above - usize::from(is_below_nearer)) as u16
         };
-        verdict
+        let of = (0..=(last / first) as usize).map(|multiple| nearest(multiple as f32 * first)).collect();
+        Ladder { rungs, of, first: f64::from(first) }
+    }
+
+    fn nearest(&self, value: f64) -> usize {
+        let multiple = (value / self.first).round().max(0.0) as usize;
+        usize::from(self.of[multiple.min(self.of.len() - 1)])
     }
 }
 

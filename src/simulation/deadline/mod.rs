@@ -12,6 +12,7 @@
 
 pub mod arena;
 mod bound;
+pub mod calibration;
 pub mod cases;
 pub mod contest;
 mod horizon;
@@ -24,4 +25,4 @@ pub mod table;
 
 pub use arena::{Arena, Seat};
 pub use optimum::optimum;
-pub use run::{Outcome, Policy, Task, View, replay, run};
+pub use run::{Outcome, Policy, Task, View, opening, replay, run};

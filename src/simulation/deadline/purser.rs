@@ -9,7 +9,9 @@ use std::rc::Rc;
 use super::run::{Policy, View};
 use crate::capacity::CapacityKind;
 use crate::scheduling::deadline::behaviour::{AGES, Hazards, class_of, learn};
-use crate::scheduling::deadline::{Market, Sitting, Spell, Table, Terms, Values};
+use crate::scheduling::deadline::doubt::Tides;
+use crate::scheduling::deadline::forecast::forecast_with;
+use crate::scheduling::deadline::{Behaviour, Forecast, Market, Outlook, Sitting, Spell, Table, Terms, Values};
 
 /// Learned anew so often, and when a job starts.
 const LEARN_EVERY_HOURS: f64 = 12.0;
@@ -60,6 +62,26 @@ impl Policy for Purser {
     }
 }
 
+impl Purser {
+    /// What it expects of a job that is submitted now, with the band that promises most.
+    pub fn forecast(&mut self, view: &View<'_>, tides: Tides, seed: u64, paths: usize) -> Option<Forecast> {
+        self.ages.look(view);
+        let plans = self.plans(view);
+        let promise = |plan: &Plan| offers(view, plan, &self.ages).iter().map(|offer| offer.value).fold(f64::INFINITY, f64::min);
+        let plan = plans.iter().min_by(|a, b| promise(a).total_cmp(&promise(b)))?;
+        let task = view.task;
+        let outlook = Outlook {
+            left_hours: hours(view.ticks_left() * view.tick_seconds()),
+            work_hours: hours(task.work),
+            error_hours: hours(task.work * task.error_permille / 1000),
+            loading_hours: 0.0,
+            market: market(view, plan, &self.ages),
+            sitting: Sitting::Nowhere,
+        };
+        Some(forecast_with(&behaviour(view, &plan.zones, view.now()), &plan.table, &outlook, tides, seed, paths))
+    }
+}
+
 /// A seat, or none, and what the rest costs with it.
 struct Offer {
     seat: Option<usize>,
@@ -76,11 +98,7 @@ fn offers(view: &View<'_>, plan: &Plan, ages: &Ages) -> Vec<Offer> {
         plan.table.values(time.left, time.work + loading, market, sitting).weighed(&plan.terms, market, sitting)
     };
     let mut offers = Vec::new();
-    let best_up = up.iter().copied().min_by(|a, b| hazard(view, plan, *a, ages).total_cmp(&hazard(view, plan, *b, ages)));
-    let market = match best_up {
-        Some(zone) => Market::Up { age_hours: ages.hours(plan.zones[zone], view) },
-        None => Market::Down { age_hours: plan.zones.iter().map(|zone| ages.hours(*zone, view)).fold(f64::INFINITY, f64::min) },
-    };
+    let market = market(view, plan, ages);
     let elsewhere = if sits == Some(CapacityKind::OnDemand) { Sitting::OnDemand } else { Sitting::Nowhere };
     let around = value(market, elsewhere);
     let sits_here = view.seat.filter(|seat| plan.zones.contains(seat));
@@ -99,6 +117,15 @@ fn offers(view: &View<'_>, plan: &Plan, ages: &Ages) -> Vec<Offer> {
         offers.push(Offer { seat: Some(seat), value: values.spot + dearer + view.transfer(seat), hazard: hazard(view, plan, zone, ages) });
     }
     offers
+}
+
+/// The zone that lasts longest, or the gap of all.
+fn market(view: &View<'_>, plan: &Plan, ages: &Ages) -> Market {
+    let up = (0..plan.zones.len()).filter(|zone| view.is_up(plan.zones[*zone]));
+    match up.min_by(|a, b| hazard(view, plan, *a, ages).total_cmp(&hazard(view, plan, *b, ages))) {
+        Some(zone) => Market::Up { age_hours: ages.hours(plan.zones[zone], view) },
+        None => Market::Down { age_hours: plan.zones.iter().map(|zone| ages.hours(*zone, view)).fold(f64::INFINITY, f64::min) },
+    }
 }
 
 fn hazard(view: &View<'_>, plan: &Plan, zone: usize, ages: &Ages) -> f64 {
@@ -165,8 +192,7 @@ fn solve(view: &View<'_>, tick: usize) -> Vec<Plan> {
     let work_hours = hours(view.task.work);
     let step_hours = ((work_hours / STEPS / view.hours()).round().max(1.0)) * view.hours();
     let plan = |zones: &Vec<usize>| {
-        let spells: Vec<Vec<Spell>> = zones.iter().map(|zone| spells(view, *zone, tick)).collect();
-        let behaviour = learn(&spells, tick as f64 * view.hours());
+        let behaviour = behaviour(view, zones, tick);
         let prices = zones.iter().map(|zone| mean_price(view, *zone, tick));
         let dearest = view.on_demand().map_or(f64::MAX, |seat| view.price(seat));
         let terms = Terms {
@@ -180,6 +206,12 @@ fn solve(view: &View<'_>, tick: usize) -> Vec<Plan> {
         Plan { zones: zones.clone(), table: Table::solve(&behaviour, terms), hazards: behaviour.zones, terms }
     };
     bands.iter().map(plan).collect()
+}
+
+/// What some zones have shown until `tick`.
+fn behaviour(view: &View<'_>, zones: &[usize], tick: usize) -> Behaviour {
+    let spells: Vec<Vec<Spell>> = zones.iter().map(|zone| spells(view, *zone, tick)).collect();
+    learn(&spells, tick as f64 * view.hours())
 }
 
 /// The cheapest band, then that and the next, and so on.

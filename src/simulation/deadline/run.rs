@@ -200,8 +200,13 @@ pub fn replay(arena: &Arena, task: &Task, seats: &[Option<usize>]) -> Outcome {
     play(arena, task, &mut |view| seats.get(view.tick as usize).copied().flatten())
 }
 
+/// What a policy may know when the job is submitted.
+pub fn opening<'a>(arena: &'a Arena, task: &'a Task) -> View<'a> {
+    View { arena, task, tick: 0, seat: None, zone: 0, region: None, overhead_left: 0, done: 0, done_exactly: 0 }
+}
+
 fn play(arena: &Arena, task: &Task, choose: &mut dyn FnMut(&View<'_>) -> Option<usize>) -> Outcome {
-    let mut view = View { arena, task, tick: 0, seat: None, zone: 0, region: None, overhead_left: 0, done: 0, done_exactly: 0 };
+    let mut view = opening(arena, task);
     let mut outcome = Outcome::default();
     while view.is_unfinished() && view.tick < task.deadline_ticks * PATIENCE {
         if view.seat.is_some_and(|seat| !view.is_up(seat)) {

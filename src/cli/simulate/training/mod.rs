@@ -14,6 +14,7 @@ use serde::Serialize;
 
 use crate::cli::output::{self, Format};
 use crate::cli::{CliError, Exit};
+use crate::simulation::deadline::calibration;
 use crate::simulation::deadline::cases::{self, Case, Cases, Grid};
 use crate::simulation::deadline::priced;
 use crate::simulation::deadline::contest::{self, Contestant, Played};
@@ -68,6 +69,9 @@ pub struct Args {
     /// Which of that row's runs is drawn, from 0
     #[arg(long, default_value_t = 0, requires = "plot", value_name = "N")]
     plot_run: usize,
+    /// Also forecast each job's cost and end when it is submitted, and count how many 90 % intervals contain what comes
+    #[arg(long)]
+    forecast: bool,
     /// Also show every row
     #[arg(long)]
     rows: bool,
@@ -111,6 +115,8 @@ fn gigabytes(text: &str) -> Result<f64, String> {
 struct Report<'a> {
     rows: &'a [Row],
     policies: BTreeMap<Contestant, Mean>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    forecast: Option<calibration::Report>,
 }
 
 pub fn run(args: &Args) -> Result<Exit, CliError> {
@@ -121,11 +127,13 @@ pub fn run(args: &Args) -> Result<Exit, CliError> {
         std::fs::write(path, svg).map_err(|error| CliError::failed(format!("could not write {}", path.display())).because(error))?;
     }
     let rows = table::rows(&cases, &play(&cases, contestants));
-    let report = Report { rows: &rows, policies: table::means(&rows) };
+    let forecast = args.forecast.then(|| calibration::report(&cases, &on_every_core(&cases, |batch| calibration::foresee(&cases, batch), |one| one.case)));
+    let report = Report { rows: &rows, policies: table::means(&rows), forecast };
     match args.output {
         Format::Table => {
             let every = if args.rows { format!("\n{}", tables::side_by_side(&rows).text()) } else { String::new() };
-            output::print(&format!("{}\n{}{every}", tables::summary(&report.policies).text(), tables::slices(&rows).text()))?;
+            let forecast = report.forecast.as_ref().map_or_else(String::new, |report| format!("\n{}", tables::forecast(report).text()));
+            output::print(&format!("{}\n{}{forecast}{every}", tables::summary(&report.policies).text(), tables::slices(&rows).text()))?;
         }
         Format::Json | Format::Csv => output::emit(args.output, &tables::long(&rows), &report)?,
     }
@@ -207,18 +215,22 @@ impl Args {
     }
 }
 
-/// Every case on every core; the bar is on stderr.
 fn play(cases: &Cases, contestants: &[Contestant]) -> Vec<Played> {
+    on_every_core(cases, |batch| contest::play(cases, batch, contestants), |one| one.case)
+}
+
+/// Every batch of cases on every core; the bar is on stderr.
+fn on_every_core<T: Send>(cases: &Cases, of: impl Fn(&[usize]) -> Vec<T> + Sync, case: impl Fn(&T) -> usize) -> Vec<T> {
     let batches = contest::batches(cases);
     let bar = ProgressBar::new(cases.cases.len() as u64);
     bar.set_style(ProgressStyle::with_template("{bar:40} {pos}/{len} runs, {eta} left").unwrap_or_else(|_| ProgressStyle::default_bar()));
     let next = AtomicUsize::new(0);
-    let played = Mutex::new(Vec::with_capacity(cases.cases.len()));
+    let found = Mutex::new(Vec::with_capacity(cases.cases.len()));
     let work = || {
         while let Some(batch) = batches.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let runs = contest::play(cases, batch, contestants);
+            let runs = of(batch);
             bar.inc(batch.len() as u64);
-            played.lock().expect("a thread that panicked ends the command").extend(runs);
+            found.lock().expect("a thread that panicked ends the command").extend(runs);
         }
     };
     std::thread::scope(|scope| {
@@ -226,8 +238,8 @@ fn play(cases: &Cases, contestants: &[Contestant]) -> Vec<Played> {
         (0..threads).for_each(|_| drop(scope.spawn(work)));
     });
     bar.finish_and_clear();
-    let mut played = played.into_inner().expect("a thread that panicked ends the command");
+    let mut found = found.into_inner().expect("a thread that panicked ends the command");
     // Which thread ended first must not show in the sums.
-    played.sort_by_key(|one| one.case);
-    played
+    found.sort_by_key(case);
+    found
 }

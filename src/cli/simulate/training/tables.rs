@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::cli::output::Table;
+use crate::simulation::deadline::calibration::{self, Calibration};
 use crate::simulation::deadline::contest::Contestant;
 use crate::simulation::deadline::table::{self, Mean, Row};
 
@@ -60,6 +61,20 @@ pub fn side_by_side(rows: &[Row]) -> Table {
         let head = [row.group.clone(), row.restart_overhead_s.to_string(), row.job_fraction.to_string(), row.runs.to_string()];
         table.row(head.into_iter().chain(policies.iter().map(|policy| ratio_of(*policy))));
     }
+    table
+}
+
+/// How many forecasts held.
+pub fn forecast(report: &calibration::Report) -> Table {
+    let mut table = Table::new(&["90 % intervals", ">runs", ">cost within", ">below", ">above", ">width / middle", ">finish within", ">below", ">above", ">width / middle", ">cost / forecast"]);
+    let percent = |share: f64| format!("{:.1} %", 100.0 * share);
+    let mut row = |name: &str, one: &Calibration| {
+        let cost = [percent(one.cost_coverage), percent(one.cost_below), percent(one.cost_above), format!("{:.2}", one.cost_width)];
+        let finish = [percent(one.finish_coverage), percent(one.finish_below), percent(one.finish_above), format!("{:.2}", one.finish_width)];
+        table.row([name.to_owned(), one.runs.to_string()].into_iter().chain(cost).chain(finish).chain([format!("{:.3}", one.cost_real_to_forecast)]));
+    };
+    row("all", &report.all);
+    report.slices.iter().for_each(|slice| row(&slice.name, &slice.calibration));
     table
 }
 
