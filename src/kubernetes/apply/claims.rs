@@ -176,6 +176,13 @@ impl Hands {
         Ok(live.filter(|claim| claim.metadata.uid.as_deref() == Some(uid)))
     }
 
+    /// By its label: a claim for many pods is large, and is not needed whole for each of its nodes.
+    pub(super) async fn pool_of_live_claim(&self, name: &str, uid: &str) -> Result<Option<String>> {
+        let live = self.claims().get_metadata_opt(name).await.map_err(doing(format!("read claim {name}")))?;
+        let live = live.filter(|claim| claim.metadata.uid.as_deref() == Some(uid));
+        Ok(live.map(|claim| claim.metadata.labels.unwrap_or_default().remove(labels::POOL).unwrap_or_default()))
+    }
+
     fn claims(&self) -> Api<CapacityClaim> {
         Api::all(self.client.clone())
     }

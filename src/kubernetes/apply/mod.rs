@@ -22,7 +22,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+use k8s_openapi::api::core::v1::Pod;
 use kube::Client;
+use kube::core::DeserializeGuard;
 
 use super::clock::MarketClock;
 use crate::cloud::{Cloud, CloudError};
@@ -50,6 +52,8 @@ pub struct Seen {
     pub claims: BTreeMap<String, String>,
     /// AWS region by pool.
     pub regions: BTreeMap<String, String>,
+    /// Pods that were held back, by UID.
+    pub held_back: BTreeMap<String, Arc<DeserializeGuard<Pod>>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -99,7 +103,7 @@ impl Hands {
             Action::TerminateOrphans { pool, instances } => self.terminate_orphans(seen.regions.get(pool), instances).await,
             Action::DeleteClaim { claim, uid } => self.delete_claim(claim, uid).await,
             Action::ReleaseJob { job } => self.release_job(job).await,
-            Action::PlacePod { pod, claim, node, hostname } => self.place_pod(pod, claim, node, hostname).await,
+            Action::PlacePod { pod, claim, node, hostname } => self.place_pod(pod, claim, node, hostname, seen.held_back.get(&pod.uid)).await,
             Action::EvictPod { pod, node, because: _ } => self.evict_pod(pod, node).await,
         }
     }
@@ -130,11 +134,13 @@ pub fn kind(action: &Action) -> &'static str {
 
 /// Whether two neighbours in a plan may be under way at the same time: a fleet has hundreds of these, each about another object.
 pub fn may_run_beside(one: &Action, next: &Action) -> bool {
-    let comes_in_hundreds = matches!(
-        one,
-        Action::WriteClaim { .. } | Action::AskCloud { .. } | Action::RecordInstances { .. } | Action::AdoptNode { .. } | Action::RemoveNode { .. } | Action::PlacePod { .. } | Action::EvictPod { .. }
-    );
-    comes_in_hundreds && std::mem::discriminant(one) == std::mem::discriminant(next)
+    let comes_in_hundreds = |action: &Action| {
+        matches!(
+            action,
+            Action::WriteClaim { .. } | Action::AskCloud { .. } | Action::RecordInstances { .. } | Action::AdoptNode { .. } | Action::RemoveNode { .. } | Action::PlacePod { .. } | Action::EvictPod { .. }
+        )
+    };
+    comes_in_hundreds(one) && comes_in_hundreds(next)
 }
 
 /// Whether the cloud's list of machines is out of date after it.

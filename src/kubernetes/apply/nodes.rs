@@ -19,7 +19,7 @@ const NO_SCHEDULE: &str = "NoSchedule";
 
 impl Hands {
     pub(super) async fn adopt_node(&self, claim: &str, uid: &str, node: &str, instance: &str) -> Result {
-        let Some(owner) = self.live_claim(claim, uid).await? else { return dropped(format!("claim {claim} is gone")) };
+        let Some(pool) = self.pool_of_live_claim(claim, uid).await? else { return dropped(format!("claim {claim} is gone")) };
         let Some(live) = self.live_node(node).await? else { return dropped(format!("node {node} is gone")) };
         if !is_machine(&live, instance) {
             return dropped(format!("node {node} is another machine now"));
@@ -27,7 +27,7 @@ impl Hands {
         if live.labels().get(labels::CLAIM).is_some_and(|other| other != claim) {
             return dropped(format!("node {node} belongs to another claim"));
         }
-        self.mark(Effect::AdoptNode, &live, claim, &owner.spec.record.pool).await
+        self.mark(Effect::AdoptNode, &live, claim, &pool).await
     }
 
     pub(super) async fn taint_node(&self, node: &str) -> Result {

@@ -3,8 +3,11 @@
 //! While a pod is gated Kubernetes lets its node selector be narrowed, and nothing schedules it; so pin and gate change in one
 //! patch, and there is no moment at which the scheduler could put the pod elsewhere.
 
+use std::sync::Arc;
+
 use k8s_openapi::api::core::v1::{Pod, PodSchedulingGate, Toleration};
 use kube::api::{Api, DeleteParams, EvictParams, Patch, PatchParams, Preconditions};
+use kube::core::DeserializeGuard;
 use serde_json::json;
 
 use super::super::effects::{Effect, perform};
@@ -14,17 +17,12 @@ use crate::capacity::PodRef;
 use crate::scheduling::pods::HOSTNAME;
 
 impl Hands {
-    pub(super) async fn place_pod(&self, pod: &PodRef, claim: &str, node: &str, hostname: &str) -> Result {
-        let Some(live) = self.live_pod(pod).await? else { return dropped(format!("pod {pod} is gone")) };
-        if !is_gated(&live) {
-            return dropped(format!("pod {pod} waits no more"));
-        }
-        if live.metadata.deletion_timestamp.is_some() {
-            return dropped(format!("pod {pod} is being deleted"));
-        }
+    /// Holds only against the pod that the plan was made from.
+    pub(super) async fn place_pod(&self, pod: &PodRef, claim: &str, node: &str, hostname: &str, seen: Option<&Arc<DeserializeGuard<Pod>>>) -> Result {
+        let Some(Ok(seen)) = seen.map(|seen| &seen.0) else { return dropped(format!("pod {pod} waits no more")) };
         let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
-        let patch = placement(&live, claim, hostname);
-        match perform(Effect::PlacePod, self.pods_of(pod).patch(&pod.name, &params, &Patch::Merge(&patch))).await {
+        let patch = placement(seen, claim, hostname);
+        match perform(Effect::PlacePod, self.pods_of(pod).patch_metadata(&pod.name, &params, &Patch::Merge(&patch))).await {
             Ok(_) => Ok(Applied::Done),
             Err(error) if is_conflict(&error) || is_not_found(&error) => dropped(format!("pod {pod} changed meanwhile")),
             Err(error) => Err(doing(format!("place pod {pod} on node {node}"))(error)),
@@ -42,11 +40,6 @@ impl Hands {
         }
     }
 
-    async fn live_pod(&self, pod: &PodRef) -> Result<Option<Pod>> {
-        let live = self.pods_of(pod).get_opt(&pod.name).await.map_err(doing(format!("read pod {pod}")))?;
-        Ok(live.filter(|live| live.metadata.uid.as_ref() == Some(&pod.uid)))
-    }
-
     fn pods_of(&self, pod: &PodRef) -> Api<Pod> {
         Api::namespaced(self.client.clone(), &pod.namespace)
     }
@@ -61,9 +54,9 @@ pub fn is_gated(pod: &Pod) -> bool {
 }
 
 /// The gates of others stay: each has its own reason.
-fn placement(live: &Pod, claim: &str, hostname: &str) -> serde_json::Value {
-    let others: Vec<&PodSchedulingGate> = gates(live).iter().filter(|gate| gate.name != labels::GATE).collect();
-    let mut tolerations: Vec<Toleration> = live.spec.as_ref().and_then(|spec| spec.tolerations.clone()).unwrap_or_default();
+fn placement(seen: &Pod, claim: &str, hostname: &str) -> serde_json::Value {
+    let others: Vec<&PodSchedulingGate> = gates(seen).iter().filter(|gate| gate.name != labels::GATE).collect();
+    let mut tolerations: Vec<Toleration> = seen.spec.as_ref().and_then(|spec| spec.tolerations.clone()).unwrap_or_default();
     tolerations.push(Toleration {
         key: Some(labels::CLAIM.to_owned()),
         operator: Some("Equal".to_owned()),
@@ -72,7 +65,7 @@ fn placement(live: &Pod, claim: &str, hostname: &str) -> serde_json::Value {
         ..Toleration::default()
     });
     json!({
-        "metadata": {"resourceVersion": live.metadata.resource_version},
+        "metadata": {"resourceVersion": seen.metadata.resource_version, "uid": seen.metadata.uid},
         "spec": {"nodeSelector": {HOSTNAME: hostname}, "tolerations": tolerations, "schedulingGates": others},
     })
 }
@@ -84,7 +77,7 @@ mod tests {
     #[test]
     fn a_placed_pod_keeps_what_its_owner_wrote_and_the_gates_of_others() {
         let pod: Pod = serde_json::from_value(json!({
-            "metadata": {"name": "web", "namespace": "shop", "resourceVersion": "7"},
+            "metadata": {"name": "web", "namespace": "shop", "uid": "u", "resourceVersion": "7"},
             "spec": {"containers": [], "nodeSelector": {"disk": "ssd"}, "tolerations": [{"key": "gpu", "operator": "Exists"}],
                      "schedulingGates": [{"name": "purser.dev/capacity"}, {"name": "example.com/quota"}]}
         }))

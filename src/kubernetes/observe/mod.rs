@@ -23,7 +23,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::{Api, ListParams};
 use kube::core::DeserializeGuard;
 use kube::{Client, ResourceExt};
@@ -33,7 +33,7 @@ use self::pods::VolumeZones;
 use self::pools::{Quoter, SeenPool};
 use self::stores::{Stores, parsed};
 use self::workloads::Attempts;
-use super::apply::{Seen, region_of};
+use super::apply::{Seen, is_gated, region_of};
 use super::clock::MarketClock;
 use super::meter::Sums;
 use crate::api::claim::core_claim;
@@ -90,9 +90,11 @@ impl Observer {
         let instances = self.instances(&pools, &claims, &mut alerts).await;
         let teams = parsed(&self.stores.teams);
         let disputed = jobs::disputed_namespaces(&teams);
+        let pool_pods = self.stores.pool_pods.state();
         let seen = Seen {
             claims: claims.readable.iter().map(|claim| (claim.name_any(), claim.resource_version().unwrap_or_default())).collect(),
             regions: pools.iter().filter_map(|pool| Some((pool.view.name.clone(), pool.config.as_ref()?.region.clone()))).collect(),
+            held_back: held_back(&pool_pods),
         };
         let experiments = jobs::experiment_views(&parsed(&self.stores.experiments), sums);
         let mut snapshot = Snapshot {
@@ -105,7 +107,7 @@ impl Observer {
             claims: claims.readable.iter().filter_map(core_claim).collect(),
             nodes: node_views(&nodes, &pool_objects),
             workloads: self.workloads(&nodes),
-            pods: self.pods(),
+            pods: self.pods(&pool_pods),
             instances,
             orphans_seen,
             reaction,
@@ -144,9 +146,9 @@ impl Observer {
         attempts.views(&parsed(&self.stores.workloads), &parsed(&self.stores.pods))
     }
 
-    fn pods(&self) -> Vec<PodView> {
+    fn pods(&self, objects: &[Arc<DeserializeGuard<Pod>>]) -> Vec<PodView> {
         let volumes = VolumeZones::of(&parsed(&self.stores.volume_claims), &parsed(&self.stores.volumes));
-        pods::views(&parsed(&self.stores.pool_pods), &volumes)
+        pods::views(objects.iter().filter_map(|object| object.0.as_ref().ok()), &volumes)
     }
 
     /// `Unknown` as soon as one region does not answer: machines that were not looked at are not gone.
@@ -180,6 +182,11 @@ impl Observer {
         machines.retain(|machine| machine.claim.as_ref().is_none_or(|claim| !claims.unreadable.contains(claim)));
         Observed::Known(machines)
     }
+}
+
+fn held_back(pods: &[Arc<DeserializeGuard<Pod>>]) -> BTreeMap<String, Arc<DeserializeGuard<Pod>>> {
+    let uid = |pod: &Arc<DeserializeGuard<Pod>>| pod.0.as_ref().ok().filter(|pod| is_gated(pod))?.uid();
+    pods.iter().filter_map(|pod| Some((uid(pod)?, Arc::clone(pod)))).collect()
 }
 
 #[derive(Default)]

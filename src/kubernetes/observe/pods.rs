@@ -52,9 +52,9 @@ fn zones_of(volume: &PersistentVolume) -> Option<BTreeSet<String>> {
 }
 
 /// Pods of DaemonSets and of jobs are not for a pool's fleet, whatever their labels.
-pub fn views(pods: &[Pod], volumes: &VolumeZones) -> Vec<PodView> {
+pub fn views<'a>(pods: impl IntoIterator<Item = &'a Pod>, volumes: &VolumeZones) -> Vec<PodView> {
     let is_for_a_pool = |pod: &&Pod| !pod.labels().contains_key(labels::JOB_UID) && !is_of_daemon_set(pod);
-    let mut views: Vec<PodView> = pods.iter().filter(is_for_a_pool).filter_map(|pod| view(pod, volumes)).collect();
+    let mut views: Vec<PodView> = pods.into_iter().filter(is_for_a_pool).filter_map(|pod| view(pod, volumes)).collect();
     // The same pods make the same plan, in whatever order a cache tells them.
     views.sort_by(|left, right| left.id.cmp(&right.id));
     views

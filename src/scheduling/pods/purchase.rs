@@ -23,6 +23,8 @@ const CLAIM_PODS_MAX: usize = 2_000;
 const PLANNED_BEFORE: i32 = 3;
 /// Machines that are bought for one pod, as long as their claims are remembered: something else is wrong then.
 const BOUGHT_MAX: u32 = 3;
+/// So many times what all pods ask for together is more than any sensible fleet has.
+const FAR_AWAY: u64 = 4;
 const MIB: u64 = 1024 * 1024;
 const GPU: &str = "nvidia.com/gpu";
 /// Names told of many.
@@ -79,6 +81,8 @@ struct Purchase<'a> {
     standing: Vec<(&'a Claim, &'a NodeView)>,
     /// As `problem.offers`.
     offers: Vec<&'a QuotedOffer>,
+    /// How many of each can be had, where that is known.
+    most: Vec<Option<u32>>,
     problem: PackingProblem,
 }
 
@@ -95,13 +99,21 @@ impl<'a> Purchase<'a> {
         };
         let usable = pool.state.is_ok() && pool.provider == Provider::Aws && supply.left_in_pool(pool) != Some(0);
         let offers: Vec<&QuotedOffer> = pool.offers.iter().filter(|_| usable).filter(is_to_be_had).collect();
+        let pods: Vec<Pod> = waiting.iter().filter_map(|pod| pod.needs.clone().ok()).collect();
+        let demand = pods.iter().fold(Resources::default(), |sum, pod| sum.plus(&pod.requests));
+        let most: Vec<Option<u32>> = offers.iter().map(|quoted| supply.available(pool, quoted).map(|(most, _)| most)).collect();
+        let bounded = |(quoted, most): (&&QuotedOffer, &Option<u32>)| {
+            let offer = node_offer(pool, quoted, policy);
+            let count_max = most.filter(|most| is_near(*most, &offer.allocatable, &demand, pods.len()));
+            NodeOffer { count_max, ..offer }
+        };
         let problem = PackingProblem {
-            pods: waiting.iter().filter_map(|pod| pod.needs.clone().ok()).collect(),
             existing: standing.iter().map(|(_, node)| existing(ground, node, policy)).collect(),
-            offers: offers.iter().map(|quoted| node_offer(pool, quoted, policy, supply)).collect(),
+            offers: offers.iter().zip(&most).map(bounded).collect(),
+            pods,
             node_charge: policy.node_charge,
         };
-        Purchase { ground, pool, waiting, standing, offers, problem }
+        Purchase { ground, pool, waiting, standing, offers, most, problem }
     }
 
     fn onto_standing(&self, fleet: &FleetPlan) -> Vec<Action> {
@@ -118,7 +130,10 @@ impl<'a> Purchase<'a> {
         let mut by_offer: BTreeMap<usize, Vec<Slot>> = BTreeMap::new();
         for node in fleet.nodes.iter().take(most.map_or(usize::MAX, |most| most as usize)) {
             let pods = node.pods.iter().map(|pod| self.waiting[*pod].id.clone()).collect();
-            by_offer.entry(node.offer).or_default().push(Slot { pods });
+            let slots = by_offer.entry(node.offer).or_default();
+            if self.most[node.offer].is_none_or(|most| slots.len() < most as usize) {
+                slots.push(Slot { pods });
+            }
         }
         let chunked = by_offer.into_iter().flat_map(|(offer, slots)| chunks(slots).into_iter().map(move |slots| (offer, slots)));
         chunked.map(|(offer, slots)| self.claim(self.offers[offer], slots)).collect()
@@ -239,7 +254,20 @@ pub fn offered(machine: &InstanceType, policy: &PodsPolicy) -> (Resources, u32) 
     (whole.minus(&reserved(policy)), has.pods)
 }
 
-fn node_offer(pool: &PoolView, quoted: &QuotedOffer, policy: &PodsPolicy, supply: &Supply<'_>) -> NodeOffer {
+/// Whether a bound may matter. One that is far away is not told to the packer: bounds keep it from seeing that one type is
+/// better than another in every way.
+fn is_near(most: u32, machine: &Resources, demand: &Resources, pods: usize) -> bool {
+    let times = |amount: u64| amount.saturating_mul(u64::from(most) / FAR_AWAY);
+    let all = Resources {
+        cpu_milli: times(machine.cpu_milli),
+        memory_bytes: times(machine.memory_bytes),
+        extended: machine.extended.iter().map(|(name, amount)| (name.clone(), times(*amount))).collect(),
+    };
+    let relevant = Resources { extended: demand.extended.iter().filter(|(name, _)| machine.extended.contains_key(*name)).map(|(name, amount)| (name.clone(), *amount)).collect(), ..demand.clone() };
+    (most as usize) < pods && !relevant.fits_in(&all)
+}
+
+fn node_offer(pool: &PoolView, quoted: &QuotedOffer, policy: &PodsPolicy) -> NodeOffer {
     let (allocatable, pods_max) = offered(&quoted.machine, policy);
     let labels = [("kubernetes.io/arch", &quoted.machine.architecture), ("purser.dev/pool", &pool.name)];
     NodeOffer {
@@ -248,6 +276,6 @@ fn node_offer(pool: &PoolView, quoted: &QuotedOffer, policy: &PodsPolicy, supply
         pods_max,
         labels: labels.into_iter().map(|(key, value)| (key.to_owned(), value.clone())).collect(),
         taints: Vec::new(),
-        count_max: supply.available(pool, quoted).map(|(most, _)| most),
+        count_max: None,
     }
 }
