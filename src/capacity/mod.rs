@@ -16,6 +16,6 @@ pub use allocatable::Allocatable;
 pub use claim::{Claim, ClaimPhase, ClaimRecord, ClaimedInstance, End, EndCause, Notice, NoticeKind, PodRef, Refusal, RefusalCode, Serves, Slot};
 pub use kind::CapacityKind;
 pub use offer::{InstanceType, Offer, Provider};
-pub use pods::PodsPolicy;
+pub use pods::{PodsPolicy, RepairPolicy};
 pub use price::{PriceSegment, PriceSource};
 pub use requirements::InstanceRequirements;

@@ -26,6 +26,30 @@ pub struct PodsPolicy {
     pub reserved_cpu_milli: u32,
     /// Memory of each node that is left for DaemonSets, in MiB. Default 512.
     pub reserved_memory_mib: u32,
+    /// Moves pods off nodes that a cheaper fleet would not need; `{}` takes every default. Default: pods stay where they are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub repair: Option<RepairPolicy>,
+}
+
+/// When moving pods is worth it. Only pods that a controller makes anew are moved (of Jobs, only those that say by the annotation
+/// `purser.dev/checkpoint-interval` that they save their work), never those annotated `karpenter.sh/do-not-disrupt: "true"` or
+/// `cluster-autoscaler.kubernetes.io/safe-to-evict: "false"`, and never more than their PodDisruptionBudgets let go.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct RepairPolicy {
+    /// For how long savings are counted against what moving loses. Default 1h.
+    pub horizon: Span,
+    /// What a replacement must bring over the horizon beyond what moving loses. Default 0.05 USD.
+    pub gain_min: Money,
+    /// Pods that may be moved at a time. Default 20; 1 to 1000.
+    #[schemars(range(min = 1, max = 1000))]
+    pub moves_max: u32,
+}
+
+impl Default for RepairPolicy {
+    fn default() -> RepairPolicy {
+        RepairPolicy { horizon: Span::hours(1), gain_min: Money::usd_atoms(crate::units::money::ATOMS_PER_UNIT / 20), moves_max: 20 }
+    }
 }
 
 impl Default for PodsPolicy {
@@ -37,6 +61,7 @@ impl Default for PodsPolicy {
             capacity_kinds: vec![CapacityKind::OnDemand],
             reserved_cpu_milli: 250,
             reserved_memory_mib: 512,
+            repair: None,
         }
     }
 }

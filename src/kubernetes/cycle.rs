@@ -20,7 +20,7 @@ use super::health::Health;
 use super::meter::{MeterError, Metering, Sums};
 use super::metrics::Metrics;
 use super::observe::stores::parsed;
-use super::observe::{Observation, ObserveError, Observer};
+use super::observe::{Known, Observation, ObserveError, Observer};
 use super::progress;
 use super::report::Announcer;
 use super::scrape::Scraper;
@@ -30,6 +30,8 @@ use crate::scheduling::{Action, Plan, audit, plan};
 /// Changes come in bursts.
 const DEBOUNCE: Duration = Duration::from_millis(200);
 const BACKOFF_MAX: Duration = Duration::from_secs(30);
+/// Looking for cheaper fleets takes thought, and fleets change slowly.
+const REPAIR_EVERY: Duration = Duration::from_secs(30);
 /// Actions that are under way beside each other at most.
 const AT_ONCE: usize = 16;
 /// An action that failed is not tried again before this, doubled with every failure.
@@ -91,6 +93,19 @@ pub struct Memory {
     alerts: BTreeSet<String>,
     /// Actions that failed: when they may be tried again, and how long to wait after the next failure.
     failing: BTreeMap<String, (Instant, Duration)>,
+    repair_looked: Option<Instant>,
+}
+
+impl Memory {
+    /// Not at the start: what was on its way is seen first.
+    fn is_repair_due(&mut self) -> bool {
+        let last = *self.repair_looked.get_or_insert_with(Instant::now);
+        let due = last.elapsed() >= REPAIR_EVERY;
+        if due {
+            self.repair_looked = Some(Instant::now());
+        }
+        due
+    }
 }
 
 impl Cycle {
@@ -133,7 +148,12 @@ impl Cycle {
     /// Whether anything was done.
     async fn once(&mut self, stop: &CancellationToken) -> Result<bool, CycleError> {
         let sums = self.metering.sums(self.hands.clock.now()).await?;
-        let observation = self.observer.observe(&sums, std::mem::take(&mut self.memory.orphans_seen), self.memory.pace.reaction()).await?;
+        let known = Known {
+            orphans_seen: std::mem::take(&mut self.memory.orphans_seen),
+            reaction: self.memory.pace.reaction(),
+            repair_due: self.memory.is_repair_due(),
+        };
+        let observation = self.observer.observe(&sums, known).await?;
         self.memory.pace.planned_at(observation.snapshot.now);
         self.pump(&observation);
         let planned = audit(&observation.snapshot, plan(&observation.snapshot));

@@ -317,6 +317,8 @@ pub fn scenario() -> Scenario {
         nodes: Vec::new(),
         workloads: Vec::new(),
         pods: Vec::new(),
+        disruption_budgets: Vec::new(),
+        repair_due: false,
         instances: Observed::Known(Vec::new()),
         orphans_seen: Default::default(),
         reaction: Default::default(),

@@ -43,6 +43,9 @@ pub struct Snapshot {
     pub workloads: Vec<WorkloadView>,
     /// Pods with the label of a pool.
     pub pods: Vec<PodView>,
+    pub disruption_budgets: Vec<DisruptionBudget>,
+    /// It is time to look whether a cheaper fleet would do.
+    pub repair_due: bool,
     /// Every machine that the clouds say carries this installation's tag, gone ones included as long as the cloud lists them.
     /// `Unknown` where any cloud with open claims could not be asked.
     pub instances: Observed<Vec<CloudInstance>>,
@@ -151,6 +154,22 @@ pub struct PodView {
     pub created_at_real: DateTime<Utc>,
     /// What it asks of a node, or why that cannot be honoured.
     pub needs: Result<packing::Pod, String>,
+    /// The time that is lost when it has to start elsewhere; `None`: it must stay.
+    pub move_loses: Option<Span>,
+}
+
+/// How many more of some pods may be disturbed now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DisruptionBudget {
+    pub namespace: String,
+    pub selector: packing::Selector,
+    pub left: u32,
+}
+
+impl DisruptionBudget {
+    pub fn counts(&self, namespace: &str, labels: &BTreeMap<String, String>) -> bool {
+        self.namespace == namespace && self.selector.matches_labels(labels)
+    }
 }
 
 impl PodView {

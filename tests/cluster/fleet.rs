@@ -209,3 +209,40 @@ async fn a_death_while_the_fleet_is_asked_for_buys_it_once() {
 async fn a_death_while_pods_are_let_go_leaves_none_behind() {
     survives("after:PlacePod:20").await;
 }
+
+/// Dollars an hour that stand, by the claims of the nodes that are there.
+async fn standing_price(world: &World) -> f64 {
+    let nodes: Api<Node> = Api::all(world.client.clone());
+    let nodes = nodes.list_metadata(&ListParams::default()).await.expect("the nodes").items;
+    let prices: BTreeMap<String, f64> = claims(world).await.iter().map(|claim| (claim.name_any(), claim.spec.record.offer.price.per_hour().approximate())).collect();
+    nodes.iter().filter_map(|node| prices.get(node.labels().get("purser.dev/claim")?)).sum()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fleet_that_was_thinned_out_is_replaced_by_a_cheaper_one() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut world = start(folder.path()).await;
+    with_installed_rights(&mut world).await;
+    world.start_operator(None);
+    world.operator_is_ready().await;
+    let mut pool = aws_pool(POOL, &[]);
+    pool["spec"]["pods"] = json!({"repair": {"horizon": "12h"}});
+    world.apply(&pool).await;
+    // Each large pod shares a machine with small ones; then the large ones go.
+    world.apply(&deployment("large", 8, "1200m", "3Gi", json!({}))).await;
+    world.apply(&deployment("small", 8, "500m", "1Gi", json!({}))).await;
+    let running = async |world: &World, wanted: usize| {
+        let pods = pods(world).await?;
+        (pods.len() == wanted && pods.iter().all(is_running)).then_some(())
+    };
+    world.wait("all pods to run", 120, async |world| running(world, 16).await).await;
+    let before = standing_price(&world).await;
+    let api: Api<Deployment> = Api::namespaced(world.client.clone(), NAMESPACE);
+    api.delete("large", &DeleteParams::background()).await.expect("deleted");
+    world.wait("the large pods to go", 60, async |world| running(world, 8).await).await;
+    let thinned = standing_price(&world).await;
+    world.wait("a cheaper fleet", 150, async |world| (standing_price(world).await < thinned - 0.01 && running(world, 8).await.is_some()).then_some(())).await;
+    println!("{before:.4} $/h for all, {thinned:.4} without the large ones, {:.4} after the repair", standing_price(&world).await);
+    remove_all(&world).await;
+    assert_books_agree(&world, 300).await;
+}

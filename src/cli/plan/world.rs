@@ -69,6 +69,8 @@ fn empty(at: DateTime<Utc>) -> Snapshot {
         nodes: Vec::new(),
         workloads: Vec::new(),
         pods: Vec::new(),
+        disruption_budgets: Vec::new(),
+        repair_due: false,
         instances: Observed::Known(Vec::new()),
         orphans_seen: BTreeMap::new(),
         reaction: Default::default(),

@@ -61,6 +61,15 @@ pub struct Observer {
     machines: Mutex<Option<(Instant, Observed<Vec<CloudInstance>>)>>,
 }
 
+/// What only the cycle itself knows of the cycles before.
+pub struct Known {
+    pub orphans_seen: BTreeMap<String, DateTime<Utc>>,
+    /// Market time from one plan to the next.
+    pub reaction: TimeDelta,
+    /// It is time to look for cheaper fleets.
+    pub repair_due: bool,
+}
+
 /// A snapshot, and what applying and reporting need of the same moment.
 pub struct Observation {
     pub snapshot: Snapshot,
@@ -80,7 +89,7 @@ impl Observer {
         *self.machines.lock().await = None;
     }
 
-    pub async fn observe(&self, sums: &Sums, orphans_seen: BTreeMap<String, DateTime<Utc>>, reaction: TimeDelta) -> Result<Observation, ObserveError> {
+    pub async fn observe(&self, sums: &Sums, known: Known) -> Result<Observation, ObserveError> {
         let (claims, mut alerts) = self.claims().await?;
         let jobs = self.jobs().await?;
         let nodes = parsed(&self.stores.nodes);
@@ -108,9 +117,11 @@ impl Observer {
             nodes: node_views(&nodes, &pool_objects),
             workloads: self.workloads(&nodes),
             pods: self.pods(&pool_pods),
+            disruption_budgets: pods::disruption_budgets(&parsed(&self.stores.disruption_budgets)),
+            repair_due: known.repair_due,
             instances,
-            orphans_seen,
-            reaction,
+            orphans_seen: known.orphans_seen,
+            reaction: known.reaction,
         };
         boot::learn(&mut snapshot);
         Ok(Observation { snapshot, seen, pools, alerts })

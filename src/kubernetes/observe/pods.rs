@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use k8s_openapi::api::core::v1::{
     Container, NodeSelectorTerm, PersistentVolume, PersistentVolumeClaim, Pod, PodAffinityTerm, PodSpec, Toleration, TopologySpreadConstraint,
 };
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::ResourceExt;
@@ -20,10 +21,13 @@ use crate::api::labels;
 use crate::capacity::PodRef;
 use crate::scheduling::packing::{self, Operator, PodTerm, Requirement, Resources, Selector, Spread, Topology};
 use crate::scheduling::pods::HOSTNAME;
-use crate::scheduling::snapshot::PodView;
+use crate::scheduling::snapshot::{DisruptionBudget, PodView};
+use crate::units::Span;
 
 /// Counted by nodes, but not known of a machine before it is there.
 const EPHEMERAL: &str = "ephemeral-storage";
+/// A pod that says nothing of it starts within a minute.
+const RESTART_USUAL: Span = Span::minutes(1);
 const ZONE_KEYS: [&str; 3] = [ZONE, "topology.ebs.csi.aws.com/zone", "failure-domain.beta.kubernetes.io/zone"];
 
 /// Zones of bound volume claims, by (namespace, name).
@@ -83,7 +87,36 @@ fn view(pod: &Pod, volumes: &VolumeZones) -> Option<PodView> {
         deleting: pod.metadata.deletion_timestamp.is_some(),
         created_at_real: pod.creation_timestamp().as_ref().map(core_time)?,
         needs,
+        move_loses: move_loses(pod),
     })
+}
+
+/// The time that is lost when the pod has to start elsewhere; `None` where it must stay: nobody would make another, somebody said
+/// so, or all its work since the start would be lost.
+fn move_loses(pod: &Pod) -> Option<Span> {
+    let controller = pod.owner_references().iter().find(|owner| owner.controller.unwrap_or(false))?;
+    let said = |key: &str, value: &str| pod.annotations().get(key).is_some_and(|found| found == value);
+    if said("karpenter.sh/do-not-disrupt", "true") || said("cluster-autoscaler.kubernetes.io/safe-to-evict", "false") {
+        return None;
+    }
+    let stated = |key: &str| pod.annotations().get(key).and_then(|text| text.parse::<Span>().ok());
+    let between_saves = stated(labels::CHECKPOINT_INTERVAL);
+    if controller.kind == "Job" && between_saves.is_none() {
+        return None;
+    }
+    let restart = stated(labels::RESTART_OVERHEAD).unwrap_or(RESTART_USUAL).delta();
+    // On average half the time between two saves.
+    Some(Span::from_delta(restart + between_saves.map(|span| span.delta() / 2).unwrap_or_default()))
+}
+
+/// Budgets that select pods in words that are understood; the Eviction API knows them all.
+pub fn disruption_budgets(budgets: &[PodDisruptionBudget]) -> Vec<DisruptionBudget> {
+    let of = |budget: &PodDisruptionBudget| {
+        let selected = selector(budget.spec.as_ref()?.selector.as_ref()?).ok()?;
+        let left = budget.status.as_ref().and_then(|status| status.disruptions_allowed).unwrap_or_default();
+        Some(DisruptionBudget { namespace: budget.namespace()?, selector: selected, left: u32::try_from(left).unwrap_or_default() })
+    };
+    budgets.iter().filter_map(of).collect()
 }
 
 fn needs(pod: &Pod, spec: &PodSpec, volumes: &VolumeZones) -> Result<packing::Pod, String> {
@@ -348,6 +381,21 @@ mod tests {
         assert!(gated(json!({"containers": [{"name": "c", "ports": [{"containerPort": 80, "hostPort": 80}]}]})).contains("port"));
         let spread = json!([{"maxSkew": 1, "topologyKey": "rack", "whenUnsatisfiable": "DoNotSchedule"}]);
         assert!(gated(json!({"topologySpreadConstraints": spread})).contains("not over rack"));
+    }
+
+    #[test]
+    fn only_what_somebody_makes_anew_without_losing_its_work_may_move() {
+        let owned = |kind: &str, annotations: Value| {
+            let mut owned = pod(json!({"containers": []}));
+            owned.metadata.owner_references = Some(vec![serde_json::from_value(json!({"apiVersion": "v1", "kind": kind, "name": "o", "uid": "o", "controller": true})).unwrap()]);
+            owned.metadata.annotations = serde_json::from_value(annotations).unwrap();
+            move_loses(&owned)
+        };
+        assert_eq!(move_loses(&pod(json!({"containers": []}))), None, "a bare pod would be gone");
+        assert_eq!(owned("ReplicaSet", json!({})), Some(Span::minutes(1)));
+        assert_eq!(owned("ReplicaSet", json!({"karpenter.sh/do-not-disrupt": "true"})), None);
+        assert_eq!(owned("Job", json!({})), None, "its work would be lost");
+        assert_eq!(owned("Job", json!({"purser.dev/checkpoint-interval": "10m", "purser.dev/restart-overhead": "3m"})), Some(Span::minutes(8)));
     }
 
     #[test]

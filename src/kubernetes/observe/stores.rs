@@ -10,6 +10,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::Api;
 use kube::core::{DeserializeGuard, PartialObjectMeta};
 use kube::runtime::reflector::{self, Store};
@@ -37,6 +38,7 @@ pub struct Stores {
     pub pool_pods: Guarded<Pod>,
     pub volume_claims: Guarded<PersistentVolumeClaim>,
     pub volumes: Guarded<PersistentVolume>,
+    pub disruption_budgets: Guarded<PodDisruptionBudget>,
     _watches: JoinSet<()>,
 }
 
@@ -62,6 +64,7 @@ impl Stores {
             pool_pods: reflect(&mut watches, Api::all(client.clone()), watcher::Config::default().labels(labels::POOL), changed),
             volume_claims: reflect(&mut watches, Api::all(client.clone()), watcher::Config::default(), changed),
             volumes: reflect(&mut watches, Api::all(client.clone()), watcher::Config::default(), changed),
+            disruption_budgets: reflect(&mut watches, Api::all(client.clone()), watcher::Config::default(), changed),
             _watches: JoinSet::new(),
         };
         notice::<TrainingJob>(&mut watches, Api::all(client.clone()), changed);
@@ -79,7 +82,8 @@ impl Stores {
         wait("Pod", &self.pods, limit).await?;
         wait("Pod", &self.pool_pods, limit).await?;
         wait("PersistentVolumeClaim", &self.volume_claims, limit).await?;
-        wait("PersistentVolume", &self.volumes, limit).await
+        wait("PersistentVolume", &self.volumes, limit).await?;
+        wait("PodDisruptionBudget", &self.disruption_budgets, limit).await
     }
 }
 

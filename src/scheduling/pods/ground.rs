@@ -74,9 +74,10 @@ impl<'a> Ground<'a> {
         }
     }
 
-    /// It is there, or may still come, and nothing will take it away that is known of.
+    /// It is there, or may still come, and neither is it drained nor will anything take it away that is known of.
     pub fn is_promising(&self, claim: &Claim, machine: &Machine) -> bool {
-        machine.is_open() && machine.loss().is_none() && (machine.joined || !self.is_overdue(claim, machine))
+        let drained = self.joined_node(machine).is_some_and(|node| node.leaving_taint);
+        machine.is_open() && machine.loss().is_none() && !drained && (machine.joined || !self.is_overdue(claim, machine))
     }
 
     pub fn is_overdue(&self, claim: &Claim, machine: &Machine) -> bool {

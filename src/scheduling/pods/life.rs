@@ -55,9 +55,10 @@ fn let_go(ground: &Ground<'_>, claim: &Claim, machine: &Machine, pods: &[PodRef]
     pods.iter().filter_map(|pod| ground.held_back(pod)).filter(has_seat_here).map(placed).collect()
 }
 
-/// A machine that is going away: no new pod, and those on it leave with their own grace.
+/// A machine that is going away or drained: no new pod, and those on it leave with their own grace.
 fn clear(ground: &Ground<'_>, machine: &Machine) -> Vec<Action> {
-    let (Some(node), Some(because)) = (ground.joined_node(machine), machine.loss()) else { return Vec::new() };
+    let Some(node) = ground.joined_node(machine) else { return Vec::new() };
+    let because = machine.loss().unwrap_or_else(|| "a cheaper fleet does without its node".to_owned());
     let taint = (!node.leaving_taint).then(|| Action::TaintNode { node: node.name.clone(), because: because.clone() });
     let stays = ground.on(&node.name).iter().filter(|pod| !pod.deleting);
     let evict = |pod: &&PodView| Action::EvictPod { pod: pod.id.clone(), node: node.name.clone(), because: because.clone() };

@@ -11,10 +11,11 @@
 //! not come is planned again; a pod that was pinned and lost its machine is evicted, and whoever owns it makes another.
 //!
 //! Pure. [`ground`] says what stands and who has a seat where; [`life`] moves claims on; [`purchase`] fills room that is
-//! there, and buys.
+//! there, and buys; [`mend`] looks for a cheaper fleet for those that run.
 
 pub mod ground;
 mod life;
+mod mend;
 pub mod purchase;
 #[cfg(test)]
 mod tests;
@@ -45,6 +46,7 @@ pub fn advance(snapshot: &Snapshot, fleet: &Fleet, refusals: &Refusals<'_>, supp
     }
     for pool in &snapshot.pools {
         purchase::plan(&ground, pool, refusals, supply, &mut turn);
+        mend::plan(&ground, pool, refusals, supply, &mut turn);
     }
     turn.alerts.extend(of_no_pool(snapshot));
     turn

@@ -23,6 +23,8 @@ const CLAIM_PODS_MAX: usize = 2_000;
 const PLANNED_BEFORE: i32 = 3;
 /// Machines that are bought for one pod, as long as their claims are remembered: something else is wrong then.
 const BOUGHT_MAX: u32 = 3;
+/// Work units for each pair of pods: a batch of 250 gets the whole effort of a cycle.
+const EFFORT_OF_A_PAIR: u64 = 5_000;
 /// So many times what all pods ask for together is more than any sensible fleet has.
 const FAR_AWAY: u64 = 4;
 const MIB: u64 = 1024 * 1024;
@@ -54,7 +56,7 @@ pub fn plan(ground: &Ground<'_>, pool: &PoolView, refusals: &Refusals<'_>, suppl
         return;
     }
     let purchase = Purchase::new(ground, pool, policy, waiting, refusals, supply);
-    let fleet = packing::pack(&purchase.problem, Effort::CYCLE);
+    let fleet = packing::pack(&purchase.problem, effort_for(purchase.waiting.len()));
     turn.alerts.extend(purchase.unplaced(&fleet));
     turn.actions.extend(purchase.onto_standing(&fleet));
     let claims = purchase.claims(&fleet, supply.left_in_pool(pool));
@@ -62,6 +64,12 @@ pub fn plan(ground: &Ground<'_>, pool: &PoolView, refusals: &Refusals<'_>, suppl
         supply.take(&record);
         turn.actions.push(Action::WriteClaim { name, record });
     }
+}
+
+/// A few pods need little thought, many are worth all that a cycle has.
+fn effort_for(pods: usize) -> Effort {
+    let pods = pods as u64;
+    Effort(pods.saturating_mul(pods).saturating_mul(EFFORT_OF_A_PAIR)).min(Effort::CYCLE)
 }
 
 /// Nobody new for a while, or somebody has waited long enough for others.
@@ -73,21 +81,21 @@ fn is_settled(ground: &Ground<'_>, policy: &PodsPolicy, waiting: &[&PodView]) ->
 }
 
 /// One batch of one pool.
-struct Purchase<'a> {
-    ground: &'a Ground<'a>,
+pub struct Purchase<'a> {
+    pub ground: &'a Ground<'a>,
     pool: &'a PoolView,
     waiting: Vec<&'a PodView>,
     /// As `problem.existing`.
-    standing: Vec<(&'a Claim, &'a NodeView)>,
+    pub standing: Vec<(&'a Claim, &'a NodeView)>,
     /// As `problem.offers`.
     offers: Vec<&'a QuotedOffer>,
     /// How many of each can be had, where that is known.
     most: Vec<Option<u32>>,
-    problem: PackingProblem,
+    pub problem: PackingProblem,
 }
 
 impl<'a> Purchase<'a> {
-    fn new(ground: &'a Ground<'a>, pool: &'a PoolView, policy: &PodsPolicy, waiting: Vec<&'a PodView>, refusals: &Refusals<'_>, supply: &Supply<'_>) -> Purchase<'a> {
+    pub fn new(ground: &'a Ground<'a>, pool: &'a PoolView, policy: &PodsPolicy, waiting: Vec<&'a PodView>, refusals: &Refusals<'_>, supply: &Supply<'_>) -> Purchase<'a> {
         let standing = standing(ground, &pool.name);
         let now = ground.snapshot.now;
         let is_to_be_had = |quoted: &&QuotedOffer| {
@@ -242,7 +250,7 @@ fn existing(ground: &Ground<'_>, node: &NodeView, policy: &PodsPolicy) -> Existi
     }
 }
 
-fn reserved(policy: &PodsPolicy) -> Resources {
+pub fn reserved(policy: &PodsPolicy) -> Resources {
     Resources { cpu_milli: policy.reserved_cpu_milli.into(), memory_bytes: u64::from(policy.reserved_memory_mib) * MIB, extended: BTreeMap::new() }
 }
 

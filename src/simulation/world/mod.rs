@@ -254,6 +254,8 @@ impl World {
             nodes: frame(nodes).nodes.clone(),
             workloads: frame(workloads).workloads.clone(),
             pods: Vec::new(),
+            disruption_budgets: Vec::new(),
+            repair_due: false,
             instances: frame(instances).instances.clone(),
             ..fresh
         };
@@ -287,6 +289,8 @@ impl World {
             nodes: self.nodes.values().cloned().collect(),
             workloads: self.workloads.values().map(|workload| self.seen_workload(&workload.view)).collect(),
             pods: Vec::new(),
+            disruption_budgets: Vec::new(),
+            repair_due: false,
             instances: Observed::Known(self.cloud.list(self.now)),
             orphans_seen: self.orphans_seen.clone(),
             reaction: Default::default(),
