@@ -54,13 +54,14 @@ pub fn decision_text(decision: &DecisionRecord) -> String {
 
 /// Every offer that was looked at, with why it won or lost.
 pub fn considered_table(all: &[Considered]) -> Table {
-    let mut table = Table::new(&["offer", "pool", ">price/h", ">cost", "verdict"]);
+    let mut table = Table::new(&["offer", "pool", ">price/h", ">cost", ">expected", "verdict"]);
     for considered in all {
         table.row([
             considered.offer.to_string(),
             considered.pool.clone(),
             considered.offer.price.per_hour().decimal(),
             considered.cost.map(|cost| cost.rounded_to_cents()).unwrap_or_default(),
+            considered.expected.map(|cost| cost.rounded_to_cents()).unwrap_or_default(),
             considered.verdict.clone(),
         ]);
     }
@@ -145,7 +146,7 @@ mod tests {
             price: MoneyPerHour::usd(price).unwrap(),
             reservation: None,
         };
-        let considered = |offer, cost, verdict: &str| Considered { pool: "aws".into(), offer, cost: Some(Money::usd(cost).unwrap()), verdict: verdict.into() };
+        let considered = |offer, cost, verdict: &str| Considered { pool: "aws".into(), offer, cost: Some(Money::usd(cost).unwrap()), expected: None, verdict: verdict.into() };
         let decision = DecisionRecord {
             kind: "Launch".into(),
             reason: "SpotWithinSlack".into(),

@@ -72,6 +72,8 @@ pub struct Decision {
     pub finish: Option<DateTime<Utc>>,
     /// What the rest would cost.
     pub cost: Option<crate::units::Money>,
+    /// From which an interval can be forecast, where chance has a say.
+    pub prospect: Option<super::advice::Prospect>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,6 +98,8 @@ pub enum ReasonCode {
     ReservationIdle,
     SpotWithinSlack,
     DeadlineNeedsOnDemand,
+    /// On-demand before the deadline demands it: waiting for spot costs more on average.
+    OnDemandPays,
     OnlyKindAllowed,
     // wait
     NoOfferFits,

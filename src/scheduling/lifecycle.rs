@@ -551,5 +551,5 @@ fn percent(fraction: f64) -> String {
 }
 
 pub fn decision(kind: DecisionKind, code: ReasonCode, message: String) -> Decision {
-    Decision { kind, because: Reason { code, message }, considered: Vec::new(), finish: None, cost: None }
+    Decision { kind, because: Reason { code, message }, considered: Vec::new(), finish: None, cost: None, prospect: None }
 }

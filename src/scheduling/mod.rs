@@ -7,6 +7,7 @@
 //! Start at [`plan::plan`]; the state of one job moves in [`lifecycle`].
 
 pub mod action;
+pub mod advice;
 pub mod audit;
 pub mod boot;
 pub mod budget;
@@ -15,6 +16,7 @@ pub mod explain;
 pub mod leftovers;
 pub mod lifecycle;
 pub mod machines;
+pub mod markets;
 pub mod packing;
 pub mod placement;
 pub mod plan;

@@ -6,10 +6,13 @@
 //! Safe and simple: idle reserved capacity first (it is paid already); then the cheapest spot offer as long as losing it once
 //! more would still leave time for an uninterrupted run before the deadline; from then on the cheapest on-demand offer. A job
 //! without deadline takes spot, and on-demand only where spot is not allowed or not sold at all.
+//! Inside that net, [`super::advice`] says which spot offer, and whether waiting for spot still pays.
 
 use chrono::{DateTime, Utc};
 
+use super::advice::{self, Advice, Prospect, Question, Verdict};
 use super::budget::{Allowance, Budgets, Shortfall, amount, cost_of, marginal_price};
+use super::markets::Markets;
 use super::refusals::{Avoided, Refusals};
 use super::snapshot::{JobView, PoolView, Snapshot};
 use super::supply::Supply;
@@ -27,6 +30,7 @@ pub struct Market<'a> {
     pub snapshot: &'a Snapshot,
     pub shelf: &'a Shelf<'a>,
     pub refusals: &'a Refusals<'a>,
+    pub markets: &'a Markets,
     pub supply: &'a Supply<'a>,
     pub budgets: &'a Budgets,
 }
@@ -52,6 +56,7 @@ pub struct Placement {
     pub considered: Vec<Considered>,
     pub finish: Option<DateTime<Utc>>,
     pub cost: Option<Money>,
+    pub prospect: Option<Prospect>,
     pub launch: Option<Launch>,
 }
 
@@ -102,6 +107,8 @@ struct Candidate<'a> {
     cost: Option<Money>,
     outlook: Outlook,
     against: Option<Against>,
+    /// What the rest of the job costs on average if this is taken now.
+    expected: Option<Money>,
 }
 
 impl<'a> Candidate<'a> {
@@ -114,6 +121,7 @@ impl<'a> Candidate<'a> {
             cost: cost_on(view, pool, quoted),
             outlook: outlook_on(view, pool),
             against: for_good(view, pool, quoted, market),
+            expected: None,
         }
     }
 
@@ -174,7 +182,42 @@ pub fn place(view: &JobView, market: &Market<'_>) -> Placement {
     for candidate in candidates.iter_mut().filter(|candidate| candidate.against.is_none()) {
         candidate.against = for_now(view, candidate, market, &allowance, urgency.is_pressing());
     }
-    choose(view, &pools, &candidates, urgency, now)
+    let weighed = weigh(view, &mut candidates, urgency, market);
+    choose(view, &pools, &candidates, urgency, weighed.as_ref(), now)
+}
+
+/// The deadline policy's word, where it has one to say.
+struct Weighed {
+    advice: Advice,
+    /// What it would take; `None` is waiting.
+    choice: Option<usize>,
+}
+
+/// Asks the deadline policy whether spot, waiting or on-demand is cheapest on average, and notes what each would cost.
+fn weigh(view: &JobView, candidates: &mut [Candidate<'_>], urgency: Urgency, market: &Market<'_>) -> Option<Weighed> {
+    let Urgency::Relaxed { until } = urgency else { return None };
+    let on_demand = candidates.iter().position(|candidate| candidate.kind() == CapacityKind::OnDemand && candidate.against.is_none())?;
+    let may_serve = |candidate: &Candidate<'_>| candidate.kind() == CapacityKind::Spot && matches!(candidate.against, None | Some(Against::Refused(_)));
+    let spot: Vec<usize> = (0..candidates.len()).filter(|index| may_serve(&candidates[*index])).collect();
+    let question = Question {
+        now: market.snapshot.now,
+        safe_from: until,
+        outlook: candidates[on_demand].outlook,
+        workers: view.job.workers,
+        spot: spot.iter().map(|index| (&candidates[*index].quoted.offer, candidates[*index].against.is_none())).collect(),
+        on_demand: marginal_price(&candidates[on_demand].quoted.offer),
+    };
+    let advice = advice::advise(&question, market.markets)?;
+    let choice = match advice.verdict {
+        Verdict::Spot(index) => Some(spot[index]),
+        Verdict::Wait => None,
+        Verdict::OnDemand => Some(on_demand),
+    };
+    candidates[on_demand].expected = Some(advice.on_demand);
+    for (index, expected) in spot.into_iter().zip(&advice.spot) {
+        candidates[index].expected = *expected;
+    }
+    Some(Weighed { advice, choice })
 }
 
 /// Existing nodes need no boot.
@@ -255,7 +298,14 @@ fn for_good(view: &JobView, pool: &PoolView, quoted: &QuotedOffer, market: &Mark
     rejected.map(|message| Against::Rejected { message: message.to_owned() })
 }
 
-fn choose(view: &JobView, pools: &[&PoolView], candidates: &[Candidate<'_>], urgency: Urgency, now: DateTime<Utc>) -> Placement {
+fn choose(
+    view: &JobView,
+    pools: &[&PoolView],
+    candidates: &[Candidate<'_>],
+    urgency: Urgency,
+    weighed: Option<&Weighed>,
+    now: DateTime<Utc>,
+) -> Placement {
     let best = |kind: CapacityKind| candidates.iter().position(|candidate| candidate.kind() == kind && candidate.against.is_none());
     let spot_conceivable = candidates.iter().any(|candidate| candidate.kind() == CapacityKind::Spot && candidate.is_conceivable());
     let (reserved, spot, on_demand) = (best(CapacityKind::Reserved), best(CapacityKind::Spot), best(CapacityKind::OnDemand));
@@ -269,6 +319,10 @@ fn choose(view: &JobView, pools: &[&PoolView], candidates: &[Candidate<'_>], urg
             // Nothing safe can be had: spot may still make it, waiting cannot.
             safe.or(spot.map(|index| (index, only(ReasonCode::SpotWithinSlack))))
         }
+        (None, false) if weighed.is_some() => weighed.and_then(|weighed| weighed.choice).map(|index| match candidates[index].kind() {
+            CapacityKind::Spot => (index, only(ReasonCode::SpotWithinSlack)),
+            CapacityKind::OnDemand | CapacityKind::Reserved => (index, ReasonCode::OnDemandPays),
+        }),
         (None, false) => {
             let cheap = spot.map(|index| (index, only(ReasonCode::SpotWithinSlack)));
             let fallback = on_demand.filter(|_| !spot_conceivable).map(|index| (index, ReasonCode::OnlyKindAllowed));
@@ -276,12 +330,20 @@ fn choose(view: &JobView, pools: &[&PoolView], candidates: &[Candidate<'_>], urg
         }
     };
     match choice {
-        Some((index, code)) => launch(view, candidates, index, code, urgency, now),
-        None => wait(view, pools, candidates, urgency),
+        Some((index, code)) => launch(view, candidates, index, code, urgency, weighed, now),
+        None => wait(view, pools, candidates, urgency, weighed),
     }
 }
 
-fn launch(view: &JobView, candidates: &[Candidate<'_>], index: usize, code: ReasonCode, urgency: Urgency, now: DateTime<Utc>) -> Placement {
+fn launch(
+    view: &JobView,
+    candidates: &[Candidate<'_>],
+    index: usize,
+    code: ReasonCode,
+    urgency: Urgency,
+    weighed: Option<&Weighed>,
+    now: DateTime<Utc>,
+) -> Placement {
     let chosen = &candidates[index];
     let offer = &chosen.quoted.offer;
     let finish = chosen.outlook.finish(now);
@@ -289,7 +351,7 @@ fn launch(view: &JobView, candidates: &[Candidate<'_>], index: usize, code: Reas
         "{} × {offer} at {}: {}; would finish about {}{}",
         view.job.workers,
         marginal_price(offer),
-        launch_words(offer, code, urgency),
+        launch_words(offer, code, urgency, weighed),
         time_words(finish),
         chosen.cost.map(|cost| format!(" for about {}", amount(cost))).unwrap_or_default(),
     );
@@ -299,6 +361,7 @@ fn launch(view: &JobView, candidates: &[Candidate<'_>], index: usize, code: Reas
         considered: considered(candidates, Some(index)),
         finish: Some(finish),
         cost: chosen.cost,
+        prospect: weighed.map(|weighed| weighed.advice.prospect.clone()),
         launch: Some(Launch {
             pool: chosen.pool.name.clone(),
             offer: offer.clone(),
@@ -308,10 +371,18 @@ fn launch(view: &JobView, candidates: &[Candidate<'_>], index: usize, code: Reas
     }
 }
 
-fn launch_words(offer: &Offer, code: ReasonCode, urgency: Urgency) -> String {
+fn launch_words(offer: &Offer, code: ReasonCode, urgency: Urgency, weighed: Option<&Weighed>) -> String {
     let late = if matches!(urgency, Urgency::Late { .. }) { " (the deadline is missed already)" } else { "" };
     match (code, offer.kind, urgency) {
         (ReasonCode::ReservationIdle, _, _) => "idle reserved capacity is paid already".to_owned(),
+        (ReasonCode::OnDemandPays, _, _) => match weighed {
+            Some(Weighed { advice, .. }) => format!(
+                "the rest is expected to cost {} this way and {} if it waited for spot, for the slack left",
+                amount(advice.on_demand),
+                amount(advice.wait)
+            ),
+            None => "waiting for spot would cost more".to_owned(),
+        },
         (ReasonCode::DeadlineNeedsOnDemand, _, _) => {
             format!("the deadline leaves no time for an interruption{late}")
         }
@@ -324,13 +395,20 @@ fn launch_words(offer: &Offer, code: ReasonCode, urgency: Urgency) -> String {
     }
 }
 
-fn wait(view: &JobView, pools: &[&PoolView], candidates: &[Candidate<'_>], urgency: Urgency) -> Placement {
-    let (kind, because) = no_choice(view, pools, candidates, urgency);
-    Placement { kind, because, considered: considered(candidates, None), finish: None, cost: None, launch: None }
+fn wait(view: &JobView, pools: &[&PoolView], candidates: &[Candidate<'_>], urgency: Urgency, weighed: Option<&Weighed>) -> Placement {
+    let (kind, because) = no_choice(view, pools, candidates, urgency, weighed);
+    let prospect = weighed.map(|weighed| weighed.advice.prospect.clone());
+    Placement { kind, because, considered: considered(candidates, None), finish: None, cost: None, prospect, launch: None }
 }
 
 /// Why nothing was chosen: the most hopeful obstacle, and what would remove it.
-fn no_choice(view: &JobView, pools: &[&PoolView], candidates: &[Candidate<'_>], urgency: Urgency) -> (DecisionKind, Reason) {
+fn no_choice(
+    view: &JobView,
+    pools: &[&PoolView],
+    candidates: &[Candidate<'_>],
+    urgency: Urgency,
+    weighed: Option<&Weighed>,
+) -> (DecisionKind, Reason) {
     let workers = view.job.workers;
     let pick = |wanted: fn(&Against) -> bool| {
         candidates.iter().filter(|candidate| candidate.against.as_ref().is_some_and(wanted)).collect::<Vec<_>>()
@@ -338,7 +416,7 @@ fn no_choice(view: &JobView, pools: &[&PoolView], candidates: &[Candidate<'_>], 
     let waits = |code, message| (DecisionKind::Wait, Reason { code, message });
     let refused = pick(|against| matches!(against, Against::Refused(_)));
     if !refused.is_empty() {
-        return all_refused(&refused, candidates, urgency);
+        return all_refused(&refused, candidates, urgency, weighed);
     }
     if let Some(Candidate { quoted, against: Some(Against::TooDear(shortfall)), .. }) =
         pick(|against| matches!(against, Against::TooDear(_))).into_iter().min_by_key(|candidate| candidate.cost)
@@ -387,7 +465,12 @@ fn no_choice(view: &JobView, pools: &[&PoolView], candidates: &[Candidate<'_>], 
     nothing_fits(view, pools, candidates)
 }
 
-fn all_refused(refused: &[&Candidate<'_>], candidates: &[Candidate<'_>], urgency: Urgency) -> (DecisionKind, Reason) {
+fn all_refused(
+    refused: &[&Candidate<'_>],
+    candidates: &[Candidate<'_>],
+    urgency: Urgency,
+    weighed: Option<&Weighed>,
+) -> (DecisionKind, Reason) {
     let avoided = |candidate: &&Candidate<'_>| match &candidate.against {
         Some(Against::Refused(avoided)) => Some((avoided.clone(), candidate.quoted.offer.clone())),
         _ => None,
@@ -407,6 +490,7 @@ fn all_refused(refused: &[&Candidate<'_>], candidates: &[Candidate<'_>], urgency
     );
     let (code, message) = match urgency {
         _ if all_quota => (ReasonCode::QuotaReached, format!("{story}. A higher quota would help")),
+        Urgency::Relaxed { .. } if on_demand_free && weighed.is_some() => (ReasonCode::SpotUnavailableSlackLeft, waiting_words(&story, weighed)),
         Urgency::Relaxed { until } if on_demand_free => {
             (ReasonCode::SpotUnavailableSlackLeft, format!("{story}; on-demand is bought from {} on, if need be", time_words(until)))
         }
@@ -417,6 +501,18 @@ fn all_refused(refused: &[&Candidate<'_>], candidates: &[Candidate<'_>], urgency
         _ => (ReasonCode::AllOffersRefused, format!("{story}. More zones, types or capacity kinds would help")),
     };
     (DecisionKind::Wait, Reason { code, message })
+}
+
+/// Until when it waits for spot, and what not waiting would cost.
+fn waiting_words(story: &str, weighed: Option<&Weighed>) -> String {
+    let Some(Weighed { advice, .. }) = weighed else { return story.to_owned() };
+    let saved = advice.on_demand.checked_sub(advice.wait).map(amount).unwrap_or_default();
+    format!(
+        "{story}; on-demand is bought at {} if spot stays away. Waiting is expected to save {saved}: {} instead of {}; a later deadline lets it wait longer",
+        time_words(advice.waits_until),
+        amount(advice.wait),
+        amount(advice.on_demand),
+    )
 }
 
 fn nothing_fits(view: &JobView, pools: &[&PoolView], candidates: &[Candidate<'_>]) -> (DecisionKind, Reason) {
@@ -484,6 +580,7 @@ fn refusal(code: ReasonCode, message: String) -> Placement {
         considered: Vec::new(),
         finish: None,
         cost: None,
+        prospect: None,
         launch: None,
     }
 }
@@ -500,6 +597,7 @@ fn considered(candidates: &[Candidate<'_>], chosen: Option<usize>) -> Vec<Consid
                 pool: candidate.pool.name.clone(),
                 offer: candidate.quoted.offer.clone(),
                 cost: candidate.cost,
+                expected: candidate.expected,
                 verdict: verdict(candidate, Some(index) == chosen),
             }
         })

@@ -5,6 +5,7 @@ use chrono::TimeDelta;
 use super::budget::{Budgets, cost_of, marginal_price};
 use super::lifecycle::{self, Next, Records, Turn};
 use super::machines::{Fleet, follow};
+use super::markets::Markets;
 use super::placement::{self, Launch, Market, Placement, Shelf};
 use super::refusals::Refusals;
 use super::snapshot::JobView;
@@ -27,6 +28,7 @@ pub fn plan(snapshot: &Snapshot) -> Plan {
         snapshot,
         shelf: Shelf::of(snapshot),
         refusals: Refusals::of(snapshot),
+        markets: Markets::of(snapshot),
         supply: Supply::of(snapshot, &fleet),
         budgets: Budgets::of(snapshot, &fleet),
         plan: Plan { actions: follow(snapshot, &fleet), ..Plan::default() },
@@ -47,6 +49,7 @@ struct Planner<'a> {
     snapshot: &'a Snapshot,
     shelf: Shelf<'a>,
     refusals: Refusals<'a>,
+    markets: Markets,
     supply: Supply<'a>,
     budgets: Budgets,
     plan: Plan,
@@ -80,10 +83,10 @@ impl Planner<'_> {
     }
 
     fn place(&mut self, view: &JobView, attempt: u32, ask: u32, status: &mut JobStatus) -> (Decision, Option<Action>) {
-        let Planner { snapshot, shelf, refusals, supply, budgets, plan: _ } = self;
-        let placement = placement::place(view, &Market { snapshot, shelf, refusals, supply, budgets });
-        let Placement { kind, because, considered, finish, cost, launch } = placement;
-        let decision = Decision { kind, because, considered, finish, cost };
+        let Planner { snapshot, shelf, refusals, markets, supply, budgets, plan: _ } = self;
+        let placement = placement::place(view, &Market { snapshot, shelf, refusals, markets, supply, budgets });
+        let Placement { kind, because, considered, finish, cost, prospect, launch } = placement;
+        let decision = Decision { kind, because, considered, finish, cost, prospect };
         let Some(launch) = launch else {
             status.capacity = None;
             return (decision, None);

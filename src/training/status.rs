@@ -118,6 +118,10 @@ pub struct Considered {
     /// Cost of the remaining work on it, all workers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cost: Option<Money>,
+    /// What the rest is expected to cost if this is taken now: interruptions, and what follows them, weighed by how likely
+    /// they are. An estimate, to the cent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expected: Option<Money>,
     /// `chosen`, or why not.
     pub verdict: String,
 }

@@ -18,6 +18,7 @@ use crate::kubernetes::clock::MarketClock;
 use crate::scheduling::action::{Decision, DecisionKind};
 use crate::scheduling::snapshot::{PoolView, Snapshot};
 use crate::scheduling::{audit, plan};
+use crate::scheduling::advice::Expected;
 use crate::training::{Considered, JobRef};
 use crate::units::{Currency, Money, money};
 
@@ -65,8 +66,10 @@ struct PlannedJob {
     offer: Option<Offer>,
     finish: Option<DateTime<Utc>>,
     deadline: Option<DateTime<Utc>>,
-    /// Exact, with its currency.
+    /// Exact, with its currency: if nothing is interrupted.
     cost: Option<Money>,
+    /// Within which cost and finish lie in 90 of 100 cases.
+    expected: Option<Expected>,
     considered: Vec<Considered>,
 }
 
@@ -119,8 +122,30 @@ fn planned(job: &crate::training::Job, decision: &Decision) -> Option<PlannedJob
         finish: decision.finish,
         deadline: job.deadline,
         cost: decision.cost,
+        expected: decision.prospect.as_ref().and_then(|prospect| prospect.expected(seed_of(&job.id))),
         considered: decision.considered.clone(),
     })
+}
+
+/// The same job, the same forecast.
+fn seed_of(job: &JobRef) -> u64 {
+    use sha2::Digest;
+    let digest = sha2::Sha256::digest(job.to_string());
+    digest.iter().take(8).fold(0, |seed, byte| (seed << 8) | u64::from(*byte))
+}
+
+fn expected_words(expected: &Expected) -> String {
+    let time = |time: DateTime<Utc>| time.format("%Y-%m-%d %H:%MZ").to_string();
+    format!(
+        "In 90 of 100 cases it costs {} to {} USD and ends between {} and {}; interruptions: {}.{:02} on average; late in {} of 100.",
+        expected.cost_low.rounded_to_cents(),
+        expected.cost_high.rounded_to_cents(),
+        time(expected.finish_low),
+        time(expected.finish_high),
+        expected.interruptions_percent / 100,
+        expected.interruptions_percent % 100,
+        expected.late_percent,
+    )
 }
 
 fn summary(world: &world::World, jobs: Vec<PlannedJob>) -> Result<PlanOutput, CliError> {
@@ -156,6 +181,7 @@ fn for_people(output: &PlanOutput, with_offers: bool) -> String {
     let mut text = table(output, false).text();
     for job in &output.jobs {
         text.push_str(&format!("\n{}/{}: {} ({}): {}\n", job.namespace, job.name, job.decision, job.reason, job.message));
+        text.extend(job.expected.as_ref().map(|expected| expected_words(expected) + "\n"));
         if with_offers && !job.considered.is_empty() {
             text.push_str(&considered_table(&job.considered).text());
         }

@@ -13,6 +13,7 @@
 pub mod behaviour;
 pub mod doubt;
 pub mod forecast;
+pub mod memo;
 pub mod value;
 
 pub use behaviour::{Behaviour, Spell};
