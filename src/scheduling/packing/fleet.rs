@@ -90,7 +90,7 @@ pub struct Effort(pub u64);
 
 impl Effort {
     /// For a decision inside a cycle: about a second.
-    pub const CYCLE: Effort = Effort(700_000_000);
+    pub const CYCLE: Effort = Effort(450_000_000);
     /// For a plan that somebody waits for.
     pub const THOROUGH: Effort = Effort(10_000_000_000);
 }
