@@ -21,7 +21,7 @@ const PRIOR_UP: Hazards = [1.35, 1.22, 0.63, 0.43, 0.21, 0.18, 0.14, 0.07];
 /// Likewise while down.
 const PRIOR_DOWN: Hazards = [1.84, 1.49, 0.87, 0.58, 0.29, 0.21, 0.13, 0.05];
 /// Ends that the prior is worth for the level of all hazards together.
-const LEVEL_ENDS: f64 = 10.0;
+const LEVEL_ENDS: f64 = 5.0;
 /// Ends that this level is worth in each class.
 const CLASS_ENDS: f64 = 6.0;
 /// Ends that the market's hazards are worth for one of its zones.

@@ -32,7 +32,7 @@ pub enum Verdict {
 /// launch put off for a better zone may be put off for ever.
 const IDLING_LAUNCHES: f64 = 0.5;
 /// A change of seat must promise more than this part of a step: the grid's own error.
-const CHANGE_STEPS: f64 = 0.5;
+const CHANGE_STEPS: f64 = 0.05;
 
 impl Values {
     /// As the choice sees them: with what speaks against idling and against change.
