@@ -5,8 +5,7 @@ use super::meter::Meter;
 use super::model::{Content, Model, Node};
 use super::relaxation::{Configuration, Fillings, Generation, Relaxed, Rest};
 
-/// Visits of a search for a filling, rounds of pricing after each purchase, and which share of a fractional mix is bought at
-/// once: dearer values were tried and gained less than the search that follows.
+/// Branches of a search for a filling, rounds of pricing after each purchase, and how many fractions share one purchase.
 const VISITS: usize = 20;
 const ROUNDS: usize = 6;
 const AT_ONCE: usize = 12;

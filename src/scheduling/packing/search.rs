@@ -21,16 +21,14 @@ pub fn improve(model: &Model, rest: &Rest, values: &[f64], nodes: &mut Vec<Node>
     let mut random = ChaCha8Rng::seed_from_u64(1);
     let mut bought = rest.clone();
     nodes.iter().for_each(|node| bought.take(node.type_index, &node.content));
-    let limits = bought.limits;
-    let mut limits = limits;
+    let mut limits = bought.limits;
     while !meter.is_spent() && nodes.len() >= FEWEST {
-        let chosen = ruin(model, values, nodes, &mut random);
+        let mut chosen = ruin(model, values, nodes, &mut random);
         meter.spend(nodes.len() * 8);
         let mut part = Rest { left: vec![0.0; model.classes()], limits: limits.clone() };
         chosen.iter().for_each(|index| part.give_back(nodes[*index].type_index, &nodes[*index].content));
         let before: f64 = chosen.iter().map(|index| model.types[nodes[*index].type_index].price).sum();
         let Some(better) = repack(model, &part, values, before, meter) else { continue };
-        let mut chosen = chosen;
         chosen.sort_unstable();
         for index in chosen.into_iter().rev() {
             let node = nodes.swap_remove(index);
