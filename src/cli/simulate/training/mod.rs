@@ -148,6 +148,20 @@ fn read<T>(path: &Path, option: &str, columns: &str, parse: fn(&str) -> Result<T
     parse(&text).map_err(wrong)
 }
 
+/// Zones that are played together have ticks of one length.
+fn same_ticks(series: &[Series], zones: Zones) -> Result<(), CliError> {
+    let mut ticks: BTreeMap<String, &Series> = BTreeMap::new();
+    for one in series.iter().filter(|_| zones == Zones::Multi) {
+        let first = *ticks.entry(format!("{}/{}", one.key.group(), one.key.device)).or_insert(one);
+        if first.gap_seconds != one.gap_seconds {
+            let (a, b) = (&first.key.zone, &one.key.zone);
+            return Err(CliError::usage(format!("{}: {a} has ticks of {} s and {b} of {} s", one.key.group(), first.gap_seconds, one.gap_seconds))
+                .hint("write both with one gap_s, or play them by themselves with --zones single"));
+        }
+    }
+    Ok(())
+}
+
 impl Args {
     fn zones(&self) -> Zones {
         let usual = if self.prices.is_some() { Zones::Multi } else { Zones::Single };
@@ -170,6 +184,7 @@ impl Args {
 
     fn cases(&self) -> Result<Cases, CliError> {
         let series: Vec<Series> = read(&self.traces, "--traces", trace::TRACE_COLUMNS, trace::series)?;
+        same_ticks(&series, self.zones())?;
         let all = match &self.prices {
             None => cases::cases(&series, &self.grid()),
             Some(path) => {
