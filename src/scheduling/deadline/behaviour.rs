@@ -153,9 +153,9 @@ impl Tally {
     fn add(&mut self, spells: &[Spell], index: usize, now: f64) {
         let spell = spells[index];
         let born = spell.to - age_at(spells, index, spell.to);
-        for class in 0..CLASSES {
+        for (class, age) in AGES.iter().enumerate() {
             let until = AGES.get(class + 1).map_or(f64::INFINITY, |age| born + age);
-            let (from, to) = (spell.from.max(born + AGES[class]), spell.to.min(until));
+            let (from, to) = (spell.from.max(born + age), spell.to.min(until));
             if to > from {
                 self.hours[class] += weighted_hours(from, to, now);
             }

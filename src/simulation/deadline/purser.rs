@@ -136,10 +136,10 @@ fn hazard(view: &View<'_>, plan: &Plan, zone: usize, ages: &Ages) -> f64 {
 fn life(plan: &Plan, zone: usize, age_hours: f64) -> f64 {
     let hazards = &plan.hazards[zone];
     let (mut lives, mut hours, mut age) = (1.0, 0.0, age_hours);
-    for class in class_of(age_hours)..AGES.len() {
+    for (class, hazard) in hazards.iter().enumerate().skip(class_of(age_hours)) {
         let until = AGES.get(class + 1).copied().unwrap_or(f64::INFINITY);
-        let ends = (-hazards[class] * (until - age)).exp();
-        hours += lives * (1.0 - ends) / hazards[class];
+        let ends = (-hazard * (until - age)).exp();
+        hours += lives * (1.0 - ends) / hazard;
         lives *= ends;
         age = until;
     }
