@@ -146,6 +146,7 @@ fn bad_input_is_told_what_is_wrong_and_what_to_do() {
     says(files.simulate(&["--zones", "multi"]), &["no two zones of one trace and device", "--zones single"]);
     files.write("traces.csv", &format!("{COLUMNS}\navailability,1-node,t,us-east-1a,v100_1,900,0,500,1\navailability,1-node,t,us-east-1b,v100_1,600,0,500,1\n"));
     says(files.simulate(&["--zones", "multi"]), &["us-east-1a has ticks of 900 s and us-east-1b of 600 s", "hint:"]);
+    files.write("traces.csv", &format!("{COLUMNS}\navailability,1-node,t,us-east-1a,v100_1,900,0,500,1\n"));
     files.write("prices.csv", &format!("{PRICE_COLUMNS}\nt,us-east-1a,v100_1,900,0,200,cheap,9\n"));
     says(files.priced(&[]), &["--prices", "line 2: column spot_usd_h is \"cheap\""]);
     files.write("prices.csv", &format!("{PRICE_COLUMNS}\nother,us-east-1a,v100_1,900,0,200,1,9\n"));
