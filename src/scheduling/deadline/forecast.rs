@@ -167,7 +167,8 @@ impl Life<'_> {
     fn verdict(&self, market: &Possible, choices: &mut Choices<'_>) -> Verdict {
         let left = self.job.left - self.end.at;
         let most = self.job.most - self.done;
-        if (most + self.job.overhead - EPSILON).ceil() >= left - EPSILON {
+        // One more idle step, and on-demand would be late.
+        if most + self.job.overhead > left - 1.0 + EPSILON {
             let works = self.sitting == Sitting::Spot && self.loading <= EPSILON;
             return if works { Verdict::Spot } else { Verdict::OnDemand };
         }
@@ -349,6 +350,16 @@ mod tests {
         let found = forecast(&behaviour, &table, &down, 1, PATHS);
         assert_eq!((found.late, found.on_demand_share), (0.0, 1.0));
         assert!((found.cost.low - 12.1 * 6.0).abs() < 1e-6 && (found.cost.high - 12.1 * 6.0).abs() < 1e-6, "{found:?}");
+    }
+
+    #[test]
+    fn what_on_demand_can_keep_is_never_forecast_as_late() {
+        let behaviour = restless(0.7);
+        let table = table(&behaviour, 12.0);
+        for tenths in 0..60 {
+            let found = forecast(&behaviour, &table, &outlook(12.1 + f64::from(tenths) / 10.0, 12.0), 1, 50);
+            assert_eq!(found.late, 0.0, "{tenths}: {found:?}");
+        }
     }
 
     #[test]
