@@ -73,7 +73,7 @@ pub struct Decision {
     /// What the rest would cost.
     pub cost: Option<crate::units::Money>,
     /// From which an interval can be forecast, where chance has a say.
-    pub prospect: Option<super::advice::Prospect>,
+    pub prospect: Option<Box<super::advice::Prospect>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

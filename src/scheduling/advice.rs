@@ -126,6 +126,8 @@ struct Scales<'a> {
 struct Zone {
     may_be_asked: bool,
     age_hours: f64,
+    /// For how long it has been refusing.
+    gone_hours: f64,
     life_hours: f64,
     /// Per hour, in spot units.
     price: f64,
@@ -147,7 +149,8 @@ impl<'a> Scales<'a> {
             let up_for = standing(&spells[index]).filter(|(up, _)| *up && spells[index].last().is_some_and(|last| last.to >= 0.0));
             let age_hours = up_for.map_or(AGE_UNSEEN_HOURS, |(_, age)| age);
             let life_hours = 1.0 / zone_hazards[index][class_of(age_hours)];
-            Zone { may_be_asked: *may_be_asked, age_hours, life_hours, price: hourly(offer.price) / cheapest }
+            let gone_hours = spells[index].last().filter(|last| !last.up).map_or(0.0, |last| -last.from);
+            Zone { may_be_asked: *may_be_asked, age_hours, gone_hours, life_hours, price: hourly(offer.price) / cheapest }
         };
         let zones = question.spot.iter().enumerate().map(zone).collect();
         let table = memo::table(&behaviour, work_hours, overhead_hours, hourly(question.on_demand) / cheapest);
@@ -157,7 +160,7 @@ impl<'a> Scales<'a> {
 
     fn advice(&self) -> Option<Advice> {
         let up = self.zones.iter().filter(|zone| zone.may_be_asked).map(|zone| zone.age_hours).max_by(f64::total_cmp);
-        let market = up.map_or(Market::Down { age_hours: 0.0 }, |age_hours| Market::Up { age_hours });
+        let market = up.map_or(Market::Down { age_hours: self.gone_hours() }, |age_hours| Market::Up { age_hours });
         let around = self.values(market, 0.0);
         let spot: Vec<Option<f64>> = self.zones.iter().map(|zone| zone.may_be_asked.then(|| self.spot(zone))).collect();
         let best = spot.iter().enumerate().filter_map(|(index, value)| Some((index, (*value)?))).min_by(|a, b| a.1.total_cmp(&b.1));
@@ -191,6 +194,11 @@ impl<'a> Scales<'a> {
         })
     }
 
+    /// Since the last of them went.
+    fn gone_hours(&self) -> f64 {
+        self.zones.iter().map(|zone| zone.gone_hours).min_by(f64::total_cmp).unwrap_or_default()
+    }
+
     fn values(&self, market: Market, waited_hours: f64) -> Values {
         self.table.values(self.left_hours - waited_hours, self.work_hours, market, Sitting::Nowhere)
     }
@@ -206,7 +214,7 @@ impl<'a> Scales<'a> {
         let looks = (0..LOOKS).map(|look| slack * look / LOOKS);
         let gives_up = |waited: &TimeDelta| {
             let waited_hours = hours(*waited);
-            let values = self.values(Market::Down { age_hours: waited_hours }, waited_hours);
+            let values = self.values(Market::Down { age_hours: self.gone_hours() + waited_hours }, waited_hours);
             values.on_demand < values.idle
         };
         looks.into_iter().find(gives_up).map_or(self.question.safe_from, |waited| self.question.now + waited)

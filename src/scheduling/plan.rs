@@ -86,7 +86,7 @@ impl Planner<'_> {
         let Planner { snapshot, shelf, refusals, markets, supply, budgets, plan: _ } = self;
         let placement = placement::place(view, &Market { snapshot, shelf, refusals, markets, supply, budgets });
         let Placement { kind, because, considered, finish, cost, prospect, launch } = placement;
-        let decision = Decision { kind, because, considered, finish, cost, prospect };
+        let decision = Decision { kind, because, considered, finish, cost, prospect: prospect.map(Box::new) };
         let Some(launch) = launch else {
             status.capacity = None;
             return (decision, None);

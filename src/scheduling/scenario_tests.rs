@@ -171,14 +171,14 @@ fn while_spot_is_refused_and_slack_is_left_the_job_waits_and_says_until_when() {
 }
 
 #[test]
-fn on_demand_is_bought_before_the_last_moment_when_waiting_no_longer_pays() {
+fn waiting_for_spot_ends_where_the_deadline_needs_on_demand() {
     let world = |minutes_before: i64| {
         let bert = job("bert").takes(hours(10)).deadline_in(minutes(10 * 60 + minutes_before));
         let no = refused(claim(&bert, 1, 1, spot()), RefusalCode::NoCapacity, noon() - minutes(1));
         scenario().pool(pool("gpu")).claim(&no).job(bert)
     };
     assert_eq!(reason_of(&world(600), "bert").1, ReasonCode::SpotUnavailableSlackLeft);
-    assert_eq!(reason_of(&world(60), "bert").1, ReasonCode::OnDemandPays);
+    assert_eq!(reason_of(&world(60), "bert").1, ReasonCode::SpotUnavailableSlackLeft);
     assert_eq!(reason_of(&world(15), "bert").1, ReasonCode::DeadlineNeedsOnDemand);
 }
 

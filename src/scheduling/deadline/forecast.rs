@@ -292,7 +292,7 @@ mod tests {
     use crate::scheduling::deadline::value::Terms;
 
     fn table(behaviour: &Behaviour, work_hours: f64) -> Table {
-        let terms = Terms { step_hours: work_hours / 48.0, spot_price: 2.0, on_demand_price: 6.0, overhead_hours: 0.1, left_hours_max: 3.0 * work_hours, slack_hours_max: 2.0 * work_hours };
+        let terms = Terms { step_hours: work_hours / 48.0, spot_price: 2.0, on_demand_price: 6.0, overhead_hours: 0.1, left_hours_max: 3.0 * work_hours, slack_hours_max: 2.0 * work_hours, on_demand_stays: false };
         Table::solve(behaviour, terms)
     }
 

@@ -55,6 +55,8 @@ pub fn table(behaviour: &Behaviour, work_hours: f64, overhead_hours: f64, on_dem
         overhead_hours: key.overhead as f64 / OVERHEAD_PARTS * step_hours,
         left_hours_max: (WORK_STEPS + SLACK_STEPS) * step_hours,
         slack_hours_max: SLACK_STEPS * step_hours,
+        // The operator moves nobody off machines that run.
+        on_demand_stays: true,
     };
     let table = Arc::new(Table::solve(&rounded(behaviour), terms));
     if solved.len() >= KEPT {

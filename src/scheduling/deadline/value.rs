@@ -35,6 +35,8 @@ pub struct Terms {
     /// The longest time to the deadline, and the most slack, that will be asked about.
     pub left_hours_max: f64,
     pub slack_hours_max: f64,
+    /// Who sits on on-demand sits there to the end.
+    pub on_demand_stays: bool,
 }
 
 /// Where a job sits.
@@ -150,7 +152,14 @@ impl Table {
         };
         let overhead = |seat: Sitting| if sitting == seat { 0.0 } else { self.overhead() };
         let dear = overhead(Sitting::OnDemand);
-        let on_demand = self.dearness() * (work + dear).min(1.0) + expected(ON_DEMAND, slack - dear);
+        let on_demand = if self.terms.on_demand_stays {
+            self.dearness() * (work + dear + LATE * (dear - slack).max(0.0))
+        } else {
+            self.dearness() * (work + dear).min(1.0) + expected(ON_DEMAND, slack - dear)
+        };
+        if self.terms.on_demand_stays && sitting == Sitting::OnDemand {
+            return [f32::INFINITY, f32::INFINITY, on_demand];
+        }
         let spot = if state < CLASSES {
             let cheap = overhead(Sitting::Spot);
             let lost = turns.1 + moves;
@@ -249,6 +258,7 @@ impl Shift {
 
 /// The work space of one layer after the other.
 struct Sweep {
+    stays: bool,
     dearness: f32,
     overhead: f32,
     /// Slack after idling a step, after a launch, after losing spot in the middle of a step, and after both.
@@ -269,6 +279,7 @@ impl Sweep {
         let size = table.grid.len();
         let shift = |by| Shift::new(&table.grid, by, dearness * LATE);
         Sweep {
+            stays: table.terms.on_demand_stays,
             dearness,
             overhead,
             idle: shift(1.0),
@@ -293,7 +304,12 @@ impl Sweep {
                 let work_launch = (left - slack + self.overhead).min(1.0);
                 let idle = self.idle.of(&self.next[state], at);
                 let dear = &self.next[ON_DEMAND + state];
-                let (dear_on, dear_launch) = (self.dearness * work + dear[at], self.dearness * work_launch + self.launch.of(dear, at));
+                let (dear_on, dear_launch) = if self.stays {
+                    let rest = left - slack;
+                    (self.dearness * rest, self.dearness * (rest + self.overhead + LATE * (self.overhead - slack).max(0.0)))
+                } else {
+                    (self.dearness * work + dear[at], self.dearness * work_launch + self.launch.of(dear, at))
+                };
                 if state < CLASSES {
                     let (spot, gone, paid) = (&self.next[SPOT + state], &self.gone[state], 1.0 - 0.5 * lost);
                     let cheap_on = work * paid + spot[at] + lost * self.lost.of(gone, at);

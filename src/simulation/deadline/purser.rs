@@ -202,6 +202,7 @@ fn solve(view: &View<'_>, tick: usize) -> Vec<Plan> {
             overhead_hours: hours(view.task.overhead),
             left_hours_max: work_hours * HORIZON,
             slack_hours_max: work_hours * (HORIZON - 1.0),
+            on_demand_stays: false,
         };
         Plan { zones: zones.clone(), table: Table::solve(&behaviour, terms), hazards: behaviour.zones, terms }
     };
