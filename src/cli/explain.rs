@@ -146,20 +146,29 @@ mod tests {
             price: MoneyPerHour::usd(price).unwrap(),
             reservation: None,
         };
-        let considered = |offer, cost, verdict: &str| Considered { pool: "aws".into(), offer, cost: Some(Money::usd(cost).unwrap()), expected: None, verdict: verdict.into() };
+        let considered = |offer, cost, expected, verdict: &str| Considered {
+            pool: "aws".into(),
+            offer,
+            cost: Some(Money::usd(cost).unwrap()),
+            expected: Some(Money::usd(expected).unwrap()),
+            verdict: verdict.into(),
+        };
         let decision = DecisionRecord {
             kind: "Launch".into(),
             reason: "SpotWithinSlack".into(),
             message: "spot is cheapest and there is time".into(),
             at: "2026-03-02T08:00:00Z".parse().unwrap(),
-            considered: vec![considered(offer(CapacityKind::Spot, "0.3568"), "1.0704", "chosen"), considered(offer(CapacityKind::OnDemand, "1.006"), "3.018", "dearer")],
+            considered: vec![
+                considered(offer(CapacityKind::Spot, "0.3568"), "1.0704", "1.13", "chosen"),
+                considered(offer(CapacityKind::OnDemand, "1.006"), "3.018", "3.02", "dearer"),
+            ],
         };
         assert_eq!(
             decision_text(&decision),
             "Launch (SpotWithinSlack), 2026-03-02T08:00:00+00:00: spot is cheapest and there is time\nOffers that were looked at:\n\
-             OFFER                           POOL  PRICE/H  COST  VERDICT\n\
-             g5.xlarge spot us-east-1a       aws    0.3568  1.07  chosen\n\
-             g5.xlarge on-demand us-east-1a  aws     1.006  3.02  dearer\n"
+             OFFER                           POOL  PRICE/H  COST  EXPECTED  VERDICT\n\
+             g5.xlarge spot us-east-1a       aws    0.3568  1.07      1.13  chosen\n\
+             g5.xlarge on-demand us-east-1a  aws     1.006  3.02      3.02  dearer\n"
         );
     }
 }
