@@ -3,11 +3,11 @@
 //!
 //! The policy works inside the safety net of [`super::placement`]: its slack ends where the net begins.
 
-use chrono::{DateTime, TimeDelta, Utc};
-
 use std::sync::Arc;
 
-use super::deadline::behaviour::{class_of, learn, standing};
+use chrono::{DateTime, TimeDelta, Utc};
+
+use super::deadline::behaviour::{age_unseen, class_of, learn, standing};
 use super::deadline::forecast::{self, Forecast};
 use super::deadline::{Behaviour, Market, Sitting, Table, Values, memo};
 use super::markets::Markets;
@@ -15,8 +15,6 @@ use crate::capacity::Offer;
 use crate::training::Outlook;
 use crate::units::{Money, MoneyPerHour};
 
-/// A zone that has not been seen is as old as most that are up.
-const AGE_UNSEEN_HOURS: f64 = 2.0;
 /// A look into the waiting to come: so many steps, each a part of the slack.
 const LOOKS: i32 = 64;
 
@@ -40,8 +38,6 @@ pub struct Advice {
     pub wait: Money,
     pub on_demand: Money,
     pub verdict: Verdict,
-    /// If spot does not come back, on-demand is bought at this time.
-    pub waits_until: DateTime<Utc>,
     pub prospect: Prospect,
 }
 
@@ -103,7 +99,8 @@ impl std::fmt::Debug for Prospect {
 pub enum Verdict {
     /// Index of the spot offer.
     Spot(usize),
-    Wait,
+    /// If spot does not come back, on-demand is bought at this time.
+    Wait { until: DateTime<Utc> },
     OnDemand,
 }
 
@@ -114,7 +111,7 @@ pub fn advise(question: &Question<'_>, markets: &Markets) -> Option<Advice> {
 
 struct Scales<'a> {
     question: &'a Question<'a>,
-    behaviour: Behaviour,
+    behaviour: Arc<Behaviour>,
     table: Arc<Table>,
     /// What one unit of the table is for the gang, in USD.
     unit: f64,
@@ -143,12 +140,11 @@ impl<'a> Scales<'a> {
         if cheapest <= 0.0 || work_hours <= 0.0 || slack_hours <= 0.0 {
             return None;
         }
-        let behaviour = learn(&spells, 0.0);
-        let zone_hazards = behaviour.zones.clone();
+        let behaviour = Arc::new(learn(&spells, 0.0));
         let zone = |(index, (offer, may_be_asked)): (usize, &(&Offer, bool))| {
             let up_for = standing(&spells[index]).filter(|(up, _)| *up && spells[index].last().is_some_and(|last| last.to >= 0.0));
-            let age_hours = up_for.map_or(AGE_UNSEEN_HOURS, |(_, age)| age);
-            let life_hours = 1.0 / zone_hazards[index][class_of(age_hours)];
+            let age_hours = up_for.map_or(age_unseen(true), |(_, age)| age);
+            let life_hours = 1.0 / behaviour.zones[index][class_of(age_hours)];
             let gone_hours = spells[index].last().filter(|last| !last.up).map_or(0.0, |last| -last.from);
             Zone { may_be_asked: *may_be_asked, age_hours, gone_hours, life_hours, price: hourly(offer.price) / cheapest }
         };
@@ -167,7 +163,7 @@ impl<'a> Scales<'a> {
         let verdict = match best {
             // What may be asked is asked: whether it comes is only known then, so nobody waits beside it.
             Some((index, value)) if value <= around.on_demand => Verdict::Spot(index),
-            None if around.idle <= around.on_demand => Verdict::Wait,
+            None if around.idle <= around.on_demand => Verdict::Wait { until: self.waits_until() },
             _ => Verdict::OnDemand,
         };
         let money = |value: f64| dollars(value * self.unit);
@@ -176,9 +172,8 @@ impl<'a> Scales<'a> {
             wait: money(around.idle)?,
             on_demand: money(around.on_demand)?,
             verdict,
-            waits_until: self.waits_until(),
             prospect: Prospect {
-                behaviour: Arc::new(self.behaviour.clone()),
+                behaviour: Arc::clone(&self.behaviour),
                 table: Arc::clone(&self.table),
                 outlook: forecast::Outlook {
                     left_hours: self.left_hours,

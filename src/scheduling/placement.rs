@@ -210,7 +210,7 @@ fn weigh(view: &JobView, candidates: &mut [Candidate<'_>], urgency: Urgency, mar
     let advice = advice::advise(&question, market.markets)?;
     let choice = match advice.verdict {
         Verdict::Spot(index) => Some(spot[index]),
-        Verdict::Wait => None,
+        Verdict::Wait { .. } => None,
         Verdict::OnDemand => Some(on_demand),
     };
     candidates[on_demand].expected = Some(advice.on_demand);
@@ -505,11 +505,11 @@ fn all_refused(
 
 /// Until when it waits for spot, and what not waiting would cost.
 fn waiting_words(story: &str, weighed: Option<&Weighed>) -> String {
-    let Some(Weighed { advice, .. }) = weighed else { return story.to_owned() };
+    let Some(Weighed { advice: advice @ Advice { verdict: Verdict::Wait { until }, .. }, .. }) = weighed else { return story.to_owned() };
     let saved = advice.on_demand.checked_sub(advice.wait).map(amount).unwrap_or_default();
     format!(
         "{story}; on-demand is bought at {} if spot stays away. Waiting is expected to save {saved}: {} instead of {}; a later deadline lets it wait longer",
-        time_words(advice.waits_until),
+        time_words(*until),
         amount(advice.wait),
         amount(advice.on_demand),
     )

@@ -34,7 +34,7 @@ const ELSEWHERE: f64 = 0.5;
 const ELSEWHERE_ENDS: f64 = 3.0;
 /// How old the other zone then is.
 const ELSEWHERE_AGES: [f64; CLASSES] = [0.15, 0.1, 0.1, 0.15, 0.15, 0.15, 0.1, 0.1];
-/// The age of a spell whose beginning was not seen.
+/// Hours, for [`age_unseen`].
 const AGE_UNSEEN_UP: f64 = 2.0;
 const AGE_UNSEEN_DOWN: f64 = 0.25;
 
@@ -85,6 +85,11 @@ pub struct Observed {
 /// The class of a spell of this age.
 pub fn class_of(age_hours: f64) -> usize {
     AGES.iter().rposition(|start| age_hours + 1e-9 >= *start).unwrap_or(0)
+}
+
+/// The age at which a spell is taken to have been first seen, where its beginning was not.
+pub fn age_unseen(up: bool) -> f64 {
+    if up { AGE_UNSEEN_UP } else { AGE_UNSEEN_DOWN }
 }
 
 /// How old the last of a zone's spells is at its end, and whether it is up.
@@ -191,8 +196,7 @@ fn is_beginning_seen(spells: &[Spell], index: usize) -> bool {
 
 fn age_at(spells: &[Spell], index: usize, at: f64) -> f64 {
     let spell = spells[index];
-    let unseen = if spell.up { AGE_UNSEEN_UP } else { AGE_UNSEEN_DOWN };
-    (at - spell.from) + if is_beginning_seen(spells, index) { 0.0 } else { unseen }
+    (at - spell.from) + if is_beginning_seen(spells, index) { 0.0 } else { age_unseen(spell.up) }
 }
 
 /// How likely, and how old, another zone is when one goes.

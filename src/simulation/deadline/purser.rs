@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use super::run::{Policy, View};
 use crate::capacity::CapacityKind;
-use crate::scheduling::deadline::behaviour::{AGES, Hazards, class_of, learn};
+use crate::scheduling::deadline::behaviour::{AGES, Hazards, age_unseen, class_of, learn};
 use crate::scheduling::deadline::doubt::Tides;
 use crate::scheduling::deadline::forecast::forecast_with;
 use crate::scheduling::deadline::{Behaviour, Forecast, Market, Outlook, Sitting, Spell, Table, Terms, Values};
@@ -266,10 +266,6 @@ struct Ages {
     since: Vec<(bool, f64)>,
 }
 
-/// A spell that was there when the market was first looked at.
-const UNSEEN_UP_HOURS: f64 = 2.0;
-const UNSEEN_DOWN_HOURS: f64 = 0.25;
-
 impl Ages {
     fn look(&mut self, view: &View<'_>) {
         let now = view.now();
@@ -295,7 +291,6 @@ fn beginning(view: &View<'_>, seat: usize) -> (bool, f64) {
     let past = view.past(seat);
     let up = view.is_up(seat);
     let length = past.iter().rev().take_while(|was| **was == up).count();
-    let unseen = if up { UNSEEN_UP_HOURS } else { UNSEEN_DOWN_HOURS };
     let start = (past.len() - length) as f64 * view.hours();
-    (up, if length == past.len() { start - unseen } else { start })
+    (up, if length == past.len() { start - age_unseen(up) } else { start })
 }
